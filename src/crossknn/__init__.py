@@ -1,0 +1,43 @@
+"""k-NN search with cross-encoders: their own top k over all items, within a budget of calls."""
+
+from importlib.metadata import version
+
+from crossknn.errors import CrossKNNError, CrossKNNWarning
+from crossknn.factorization import TransductiveOptions
+from crossknn.first_stage import BM25, Dense, GivenVectors, OnnxEncoder, RandomFirstStage, SentenceTransformersEncoder
+from crossknn.index import BuildOptions, Index
+from crossknn.onnx_model import OnnxOptions
+from crossknn.results import Hit, SearchResult
+from crossknn.scorers import FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer
+from crossknn.scores import PerItem, PerQuery
+from crossknn.search import AXN, BayesianRidge, MinNorm, Rerank
+
+__version__ = version("crossknn")
+
+__all__ = [
+    "AXN",
+    "BM25",
+    "BayesianRidge",
+    "BuildOptions",
+    "CrossKNNError",
+    "CrossKNNWarning",
+    "Dense",
+    "FunctionScorer",
+    "GivenVectors",
+    "Hit",
+    "Index",
+    "MinNorm",
+    "OnnxEncoder",
+    "OnnxOptions",
+    "OnnxScorer",
+    "PerItem",
+    "PerQuery",
+    "RandomFirstStage",
+    "ReplayScorer",
+    "Rerank",
+    "SearchResult",
+    "SentenceTransformersEncoder",
+    "SentenceTransformersScorer",
+    "TransductiveOptions",
+    "__version__",
+]

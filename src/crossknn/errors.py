@@ -1,0 +1,65 @@
+"""Errors of crossknn.
+
+::
+
+    CrossKNNError
+    ├── InputError          what was passed in cannot be used (also a ValueError)
+    ├── ScorerError         the cross-encoder failed, or returned what is no score
+    ├── IndexFileError      an index on disk is damaged, half-written, foreign or of another scorer
+    ├── BudgetError         a limit on cross-encoder calls leaves nothing to do
+    ├── MissingDataError    a data set that installs as a package is not there
+    └── MissingExtraError   an optional dependency is not installed (also an ImportError)
+
+    CrossKNNWarning         (a UserWarning) something works, but not as one might think
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class CrossKNNError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class InputError(CrossKNNError, ValueError):
+    """What was passed in cannot be used."""
+
+
+class ScorerError(CrossKNNError):
+    """The cross-encoder failed, or returned what is no score."""
+
+
+class IndexFileError(CrossKNNError):
+    """An index on disk is damaged, half-written, foreign, or was built with another scorer."""
+
+
+class BudgetError(CrossKNNError):
+    """A limit on cross-encoder calls leaves nothing to do."""
+
+
+class MissingDataError(CrossKNNError):
+    """A data set that installs as a package is not there."""
+
+
+class MissingExtraError(CrossKNNError, ImportError):
+    """An optional dependency is not installed."""
+
+
+class CrossKNNWarning(UserWarning):
+    """Something works, but not as one might think."""
+
+
+def import_extra(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it.
+
+    Raises:
+        MissingExtraError: ``module`` is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"this needs {module.partition('.')[0]!r}, which is not installed; try: pip install 'crossknn[{extra}]'"
+        ) from error

@@ -1,0 +1,19 @@
+"""First stages: cheap scores of every item. A new kind is one file here that follows ``base.FirstStage``."""
+
+from crossknn.first_stage.base import BoundFirstStage, FirstStage, VectorFirstStage
+from crossknn.first_stage.bm25 import BM25
+from crossknn.first_stage.dense import Dense, Encoder, GivenVectors, OnnxEncoder, SentenceTransformersEncoder
+from crossknn.first_stage.random import RandomFirstStage
+
+__all__ = [
+    "BM25",
+    "BoundFirstStage",
+    "Dense",
+    "Encoder",
+    "FirstStage",
+    "GivenVectors",
+    "OnnxEncoder",
+    "RandomFirstStage",
+    "SentenceTransformersEncoder",
+    "VectorFirstStage",
+]

@@ -1,0 +1,160 @@
+"""Dual encoders: items and queries embedded apart, scored by inner product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from crossknn.arrays import FloatArray
+from crossknn.errors import InputError, import_extra
+from crossknn.fingerprints import digest_weights
+from crossknn.onnx_model import InputTemplate, OnnxModel, OnnxOptions
+from crossknn.vectors import inner_products
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+class Encoder(Protocol):
+    """Texts to vectors."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Model and settings."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """(n_texts, d) float32; inner products are the scores."""
+        ...
+
+
+class Dense:
+    """First stage over an encoder's vectors.
+
+    Args:
+        encoder: embeds queries, and the items unless their vectors are given.
+        item_vectors: (n_items, d) vectors of the items, made by the same encoder earlier.
+    """
+
+    def __init__(self, encoder: Encoder, item_vectors: FloatArray | None = None) -> None:
+        self._encoder = encoder
+        self._item_vectors = item_vectors
+        self.fingerprint = f"dense:{encoder.fingerprint}"
+
+    def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> BoundDense:
+        """Embed the items, unless their vectors are known.
+
+        Raises:
+            InputError: the vectors given do not fit the items, or are not finite.
+        """
+        vectors = item_vectors if item_vectors is not None else self._item_vectors
+        if vectors is None:
+            vectors = self._encoder.embed(items) if items else np.empty((0, 1), dtype=np.float32)
+        if vectors.ndim != 2 or len(vectors) != len(items):
+            raise InputError(f"item vectors have shape {vectors.shape}, but there are {len(items)} items")
+        if item_vectors is None and not np.isfinite(vectors).all():
+            raise InputError("item vectors must be finite; some are NaN or infinite")
+        return BoundDense(self._encoder, vectors)
+
+
+class BoundDense:
+    """A dual encoder with its items embedded; see :class:`~crossknn.first_stage.base.VectorFirstStage`."""
+
+    def __init__(self, encoder: Encoder, item_vectors: FloatArray) -> None:
+        self._encoder = encoder
+        self.item_vectors = item_vectors
+
+    def embed_queries(self, queries: Sequence[str]) -> FloatArray:
+        """(n_queries, d) float32.
+
+        Raises:
+            InputError: the encoder gave vectors of another width than the items', or not finite ones.
+        """
+        vectors = np.asarray(self._encoder.embed(queries), dtype=np.float32)
+        if vectors.shape != (len(queries), self.item_vectors.shape[1]) or not np.isfinite(vectors).all():
+            raise InputError(
+                f"the encoder gave query vectors of shape {vectors.shape}, or not finite ones; expected were "
+                f"{(len(queries), self.item_vectors.shape[1])}, as wide as the item vectors"
+            )
+        return vectors
+
+    def vector_scores(self, query_vectors: FloatArray) -> FloatArray:
+        """(n_queries, n_items) inner products."""
+        return inner_products(query_vectors, self.item_vectors)
+
+    def scores(self, queries: Sequence[str]) -> FloatArray:
+        """(n_queries, n_items) inner products."""
+        return self.vector_scores(self.embed_queries(queries))
+
+
+class GivenVectors:
+    """An encoder that knows the vectors of some texts already, from wherever they came.
+
+    Args:
+        vectors: text to vector, all of one width.
+        name: identifies where the vectors came from.
+    """
+
+    def __init__(self, vectors: dict[str, FloatArray], *, name: str = "given") -> None:
+        self._vectors = vectors
+        self.fingerprint = name
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """See :class:`Encoder`."""
+        missing = next((text for text in texts if text not in self._vectors), None)
+        if missing is not None:
+            raise InputError(f"no vector was given for the text {missing!r}")
+        return np.array([self._vectors[text] for text in texts], dtype=np.float32)
+
+
+class OnnxEncoder:
+    """A bi-encoder in ONNX. Token vectors (n, length, d) are not pooled here: export the model with its pooling.
+
+    Args:
+        folder: holds ``model.onnx`` with an (n, d) first output, and ``tokenizer.json``.
+        options: file, maximum length, batch size, device and threads.
+    """
+
+    def __init__(self, folder: str | Path, options: OnnxOptions | None = None) -> None:
+        self._model = OnnxModel(folder, options or OnnxOptions())
+        self._template = InputTemplate.of(self._model.tokenizer, pair=False)
+        self.fingerprint = f"onnx:{self._model.digest}:max_length={self._model.max_length}"
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """See :class:`Encoder`; longer texts are cut."""
+        room = self._model.max_length - self._template.n_special
+        inputs = [self._template.fill(tokens[:room]) for tokens in self._model.tokenize(texts)]
+        return self._model.run([tokens for tokens, _ in inputs], [types for _, types in inputs])
+
+
+class SentenceTransformersEncoder:
+    """A ``sentence_transformers.SentenceTransformer`` (extra ``torch``).
+
+    Args:
+        model: a loaded model, or the name or folder of one.
+        device: "cpu", "cuda", ...; None lets sentence-transformers choose. Only for a name or folder.
+        batch_size: texts per forward pass.
+
+    Raises:
+        MissingExtraError: sentence-transformers is not installed.
+    """
+
+    def __init__(
+        self, model: SentenceTransformer | str | Path, *, device: str | None = None, batch_size: int = 64
+    ) -> None:
+        library = import_extra("sentence_transformers", "torch")
+        if isinstance(model, str | Path):
+            model = library.SentenceTransformer(str(model), device=device)
+        self._model: Any = model
+        self._batch_size = batch_size
+        self.fingerprint = f"sentence-transformers:{digest_weights(self._model)[:16]}"
+
+    def embed(self, texts: Sequence[str]) -> FloatArray:
+        """See :class:`Encoder`."""
+        vectors = self._model.encode(
+            list(texts), batch_size=self._batch_size, convert_to_numpy=True, show_progress_bar=False
+        )
+        return np.asarray(vectors, dtype=np.float32)

@@ -1,0 +1,389 @@
+"""The index: it ties the rooms together and holds no mathematics of its own."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from crossknn import storage
+from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputError
+from crossknn.factorization import ItemModel, Normalisation, TransductiveOptions, factorize
+from crossknn.first_stage import FirstStage, VectorFirstStage
+from crossknn.results import Hit, SearchResult
+from crossknn.scorers import Fingerprint, Scorer
+from crossknn.scores import PerQuery, Plan, ScoreMatrix, collect_scores
+from crossknn.scores.ledger import ProgressCallback
+from crossknn.search import AXN, Progress, Rerank, SearchMethod, Task, run_rounds
+
+_QUERIES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an index is learned from train queries.
+
+    Attributes:
+        plan: which (train query, item) pairs are scored.
+        factorization: how item vectors are made of the scores.
+        max_calls: cap on CE calls; the plan gives up its last train queries to keep it.
+        shard_size: pairs scored between two writes to disk; a crash loses at most these.
+        seed: of the plan's random part.
+    """
+
+    plan: Plan = field(default_factory=PerQuery)
+    factorization: TransductiveOptions = field(default_factory=TransductiveOptions)
+    max_calls: int | None = None
+    shard_size: int = 2048
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_calls is not None and self.max_calls < 1:
+            raise BudgetError(f"max_calls must be at least 1, got {self.max_calls}; to score nothing, give no queries")
+        if self.shard_size < 1:
+            raise InputError(f"shard_size must be at least 1, got {self.shard_size}")
+
+    def price(self, n_queries: int, n_items: int) -> int:
+        """CE calls that building would spend."""
+        calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
+        return calls if self.max_calls is None else min(calls, self.max_calls)
+
+
+class Index:
+    """Items, what was learned about them, and the scorer and first stage that search them.
+
+    Make one with :meth:`build` or :meth:`load`.
+
+    Attributes:
+        item_ids: the items' own keys.
+        items: their texts, in the same order.
+        item_model: item vectors for the search; None with a first stage that has none and no train queries.
+        train_queries: the queries the index learned from.
+        train_scores: their observed scores; None without train queries.
+    """
+
+    def __init__(
+        self,
+        items: Mapping[str, str],
+        scorer: Scorer,
+        first_stage: FirstStage,
+        *,
+        first_stage_vectors: FloatArray | None = None,
+        item_model: ItemModel | None = None,
+        train_queries: Sequence[str] = (),
+        train_scores: ScoreMatrix | None = None,
+    ) -> None:
+        self.item_ids = list(items)
+        self.items = list(items.values())
+        self.train_queries = list(train_queries)
+        self.train_scores = train_scores
+        self._scorer = scorer
+        self._first_stage = first_stage
+        self._bound_first_stage = first_stage.prepare(self.items, first_stage_vectors)
+        if item_model is None and isinstance(self._bound_first_stage, VectorFirstStage):
+            item_model = ItemModel.from_vectors(self._bound_first_stage.item_vectors)
+        self.item_model = item_model
+        self._bound_scorer = scorer.prepare(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def scorer(self) -> Scorer:
+        """The cross-encoder."""
+        return self._scorer
+
+    # -- build, save, load -------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(
+        cls,
+        items: Mapping[str, str] | Sequence[str],
+        *,
+        scorer: Scorer,
+        first_stage: FirstStage,
+        queries: Sequence[str] = (),
+        out: str | Path | None = None,
+        options: BuildOptions | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Index:
+        """Embed the items, score a sparse sample of (train query, item) pairs, factorize, and save.
+
+        Args:
+            items: id to text, or texts alone (their ids are then "0", "1", ...).
+            scorer: the cross-encoder.
+            first_stage: cheap retrieval. A dense one also gives the vectors that learning starts from.
+            queries: train queries, no labels needed. Without any, nothing is scored, and the first stage's
+                vectors serve.
+            out: folder of the index. Scores are kept in it while they are collected: run again after a crash, and only
+                what is missing is scored. Without ``out`` nothing is written.
+            options: plan, factorization, cap on CE calls.
+            progress: told of the CE calls done.
+
+        Raises:
+            InputError: items or queries that cannot be used, or ``out`` is something else than an index.
+            BudgetError: the cap leaves no call.
+            ScorerError: the scorer failed; with ``out``, finished scores stay.
+
+        Cost: ``options.price(len(queries), len(items))`` CE calls, less those that an earlier run has finished.
+        """
+        options = options or BuildOptions()
+        named = _named_items(items)
+        train = _checked_queries(queries)
+        folder = None if out is None else Path(out)
+        if folder is not None and folder.exists() and not storage.is_replaceable(folder):
+            raise InputError(f"{folder} exists and is no crossknn index; choose another place")
+        index = cls(named, scorer, first_stage)
+        if train:
+            index._learn(train, options, None if folder is None else folder / "collecting", progress)
+        if folder is not None:
+            index.save(folder)
+        return index
+
+    def _learn(
+        self, queries: list[str], options: BuildOptions, folder: Path | None, progress: ProgressCallback | None
+    ) -> None:
+        first_stage = self._bound_first_stage
+        vectors = first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
+        first_scores = self._first_stage_scores(queries, vectors)
+        pairs = options.plan.pairs(first_scores, np.random.default_rng(options.seed))
+        if options.max_calls is not None:
+            pairs = pairs.capped(options.max_calls)
+        with tempfile.TemporaryDirectory() as scratch:
+            values = collect_scores(
+                pairs,
+                queries,
+                self.items,
+                self._scorer,
+                folder or Path(scratch) / "collecting",
+                shard_size=options.shard_size,
+                progress=progress,
+            )
+        self.train_queries = queries
+        self.train_scores = ScoreMatrix(pairs.query_indices, pairs.item_indices, values, (len(queries), len(self)))
+        start = first_stage.item_vectors if isinstance(first_stage, VectorFirstStage) else None
+        self.item_model = factorize(self.train_scores, start, vectors, options.factorization)
+
+    def save(self, out: str | Path) -> None:
+        """Write the index to a folder, replacing an index that is there; a crash leaves the old one whole.
+
+        Raises:
+            InputError: the folder holds something else.
+        """
+        fingerprint = self._scorer.fingerprint
+        config: dict[str, Any] = {
+            "n_items": len(self),
+            "scorer": asdict(fingerprint),
+            "first_stage": self._first_stage.fingerprint,
+            "normalisation": None,
+        }
+        arrays: dict[str, np.ndarray] = {}
+        rows = {"items": [{"id": i, "text": text} for i, text in zip(self.item_ids, self.items, strict=True)]}
+        if isinstance(self._bound_first_stage, VectorFirstStage):
+            arrays["first_stage_vectors"] = self._bound_first_stage.item_vectors
+        if self.train_scores is not None and self.item_model is not None:
+            config["normalisation"] = asdict(self.item_model.normalisation)
+            arrays |= {"item_vectors": self.item_model.vectors, "item_biases": self.item_model.biases}
+            arrays |= {
+                "score_queries": self.train_scores.query_indices,
+                "score_items": self.train_scores.item_indices,
+                "score_values": self.train_scores.values,
+            }
+            rows["train_queries"] = [{"text": text} for text in self.train_queries]
+        storage.save(Path(out), storage.Contents(config, arrays, rows))
+
+    @classmethod
+    def load(cls, path: str | Path, *, scorer: Scorer, first_stage: FirstStage, verify: bool = True) -> Index:
+        """Open a saved index; item vectors are memory-mapped.
+
+        Args:
+            path: its folder.
+            scorer: the one it was built with (same fingerprint).
+            first_stage: the one it was built with.
+            verify: compare every file's checksum.
+
+        Raises:
+            IndexFileError: no index, a damaged or newer one, or one built with another scorer or first stage.
+        """
+        folder = Path(path)
+        contents = storage.load(folder, verify=verify)
+        _check_built_with(folder, contents.config, scorer, first_stage)
+        arrays, rows = contents.arrays, contents.rows
+        try:
+            items = {row["id"]: row["text"] for row in rows["items"]}
+            model = scores = None
+            if "score_values" in arrays:
+                normalisation = Normalisation(**contents.config["normalisation"])
+                model = ItemModel(arrays["item_vectors"], arrays["item_biases"], normalisation)
+                shape = (len(rows["train_queries"]), len(items))
+                rows_of, columns_of, values = (np.asarray(arrays[f"score_{p}"]) for p in ("queries", "items", "values"))
+                scores = ScoreMatrix(rows_of, columns_of, values, shape)
+            return cls(
+                items,
+                scorer,
+                first_stage,
+                first_stage_vectors=arrays.get("first_stage_vectors"),
+                item_model=model,
+                train_queries=[row["text"] for row in rows.get("train_queries", [])],
+                train_scores=scores,
+            )
+        except (KeyError, TypeError, InputError) as error:
+            raise IndexFileError(f"{folder} does not fit together ({error}); build the index again") from error
+
+    # -- search ------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        budget: int = 100,
+        method: SearchMethod | None = None,
+        filter: ArrayLike | None = None,
+    ) -> SearchResult:
+        """The items that the cross-encoder scores highest, as far as a budget of CE calls finds them.
+
+        Args:
+            query: the query's text.
+            k: how many hits; fewer if fewer items are allowed.
+            budget: CE calls, at least k.
+            method: how the budget is spent; None is :meth:`default_method`.
+            filter: (n_items,) booleans, true for the items that may be scored and returned.
+
+        Raises:
+            InputError: an empty query, a k or budget below 1, a k above the budget, a filter of another length.
+            ScorerError: the scorer failed.
+
+        Cost: ``min(budget, allowed items)`` CE calls.
+        """
+        return self.search_batch([query], k=k, budget=budget, method=method, filter=filter)[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        budget: int = 100,
+        method: SearchMethod | None = None,
+        filter: ArrayLike | None = None,
+    ) -> list[SearchResult]:
+        """:meth:`search` for many queries: the same results, but a round's CE calls share batches.
+
+        Cost: ``min(budget, allowed items)`` CE calls for each query.
+        """
+        texts = _checked_queries(queries)
+        if k < 1:
+            raise InputError(f"k must be at least 1, got {k}")
+        if budget < k:
+            raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
+        allowed = _checked_filter(filter, len(self))
+        chosen = method or self.default_method()
+        results: list[SearchResult] = []
+        for start in range(0, len(texts), _QUERIES_AT_ONCE):
+            task = self.task(texts[start : start + _QUERIES_AT_ONCE], allowed)
+            results += self._results(task, run_rounds(chosen, task, budget), k)
+        return results
+
+    def default_method(self) -> SearchMethod:
+        """AXN where there are item vectors, else retrieve-and-rerank."""
+        return Rerank() if self.item_model is None else AXN()
+
+    def task(self, queries: Sequence[str], allowed: BoolArray | None = None) -> Task:
+        """What a search method gets to see of some queries. Costs no CE call."""
+        first_stage = self._bound_first_stage
+        vectors = first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
+        return Task(
+            queries=queries,
+            scorer=self._bound_scorer,
+            first_stage_scores=self._first_stage_scores(queries, vectors),
+            item_model=self.item_model,
+            query_vectors=vectors,
+            allowed=allowed,
+        )
+
+    def _first_stage_scores(self, queries: Sequence[str], vectors: FloatArray | None) -> FloatArray:
+        first_stage = self._bound_first_stage
+        if isinstance(first_stage, VectorFirstStage) and vectors is not None:
+            return first_stage.vector_scores(vectors)
+        return first_stage.scores(queries)
+
+    def _results(self, task: Task, progress: Progress, k: int) -> list[SearchResult]:
+        rounds = progress.round_of_column()
+        results = []
+        for row, query in enumerate(task.queries):
+            indices, scores = progress.indices[row], progress.scores[row]
+            best = np.lexsort((indices, -scores))[:k]
+            ranks = _ranks(task.first_stage_scores[row], indices[best], task.allowed)
+            hits = tuple(
+                Hit(self.item_ids[i], float(s), int(r), int(rank), self.items[i])
+                for i, s, r, rank in zip(indices[best], scores[best], rounds[best], ranks, strict=True)
+            )
+            results.append(SearchResult(query, hits, len(indices), tuple(progress.rounds)))
+        return results
+
+
+def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:
+    """Ranks from 1 of some items by first-stage score; equal scores by position."""
+    candidates = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
+    values = scores[candidates]
+    return [
+        1 + int(np.sum(values > scores[i])) + int(np.sum((values == scores[i]) & (candidates < i))) for i in indices
+    ]
+
+
+def _named_items(items: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    if isinstance(items, str):
+        raise InputError("items must be a list of texts or a mapping from id to text, got one string")
+    pairs = items.items() if isinstance(items, Mapping) else ((str(n), text) for n, text in enumerate(items))
+    named = dict(pairs)
+    if not named:
+        raise InputError("there are no items to index")
+    for key, text in named.items():
+        if not isinstance(key, str) or not key:
+            raise InputError(f"item ids must be texts that are not empty, got {key!r}")
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"item {key!r} has no text (got {text!r}); leave it out or give it one")
+    return named
+
+
+def _checked_queries(queries: Sequence[str]) -> list[str]:
+    if isinstance(queries, str):
+        raise InputError("queries must be a list of texts, got one string; for one query use search")
+    for query in queries:
+        if not isinstance(query, str) or not query.strip():
+            raise InputError(f"a query must be a text that is not empty, got {query!r}")
+    return list(queries)
+
+
+def _checked_filter(mask: ArrayLike | None, n_items: int) -> BoolArray | None:
+    if mask is None:
+        return None
+    allowed = np.asarray(mask)
+    if allowed.dtype != bool or allowed.shape != (n_items,):
+        raise InputError(
+            f"a filter must hold one boolean for each of the {n_items} items, got {allowed.dtype} {allowed.shape}"
+        )
+    return allowed
+
+
+def _check_built_with(folder: Path, config: Mapping[str, Any], scorer: Scorer, first_stage: FirstStage) -> None:
+    built, given = Fingerprint(**config["scorer"]), scorer.fingerprint
+    if built.model != given.model:
+        raise IndexFileError(f"{folder} was built with the scorer {built.model}, not with {given.model}")
+    if built.kernel != given.kernel:
+        warnings.warn(
+            f"{folder} was built on {built.kernel}, and is searched on {given.kernel}: scores can differ a little",
+            CrossKNNWarning,
+            stacklevel=3,
+        )
+    if config["first_stage"] != first_stage.fingerprint:
+        raise IndexFileError(
+            f"{folder} was built with the first stage {config['first_stage']}, not with {first_stage.fingerprint}"
+        )

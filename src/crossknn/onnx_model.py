@@ -1,0 +1,197 @@
+"""A transformer in ONNX with its tokenizer: what the ONNX scorer and the ONNX encoder share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+from crossknn.arrays import FloatArray, IntArray
+from crossknn.errors import InputError, MissingExtraError
+from crossknn.fingerprints import digest_file
+
+_PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+    "coreml": ["CoreMLExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """How an ONNX model is found and run.
+
+    Attributes:
+        file: the model inside its folder; precision is chosen here (fp32, fp16 or int8 are different files).
+        max_length: tokens of a whole input, special ones included; None reads the folder's config.
+        batch_size: inputs per run. Inputs are sorted by length first, so little is padded.
+        device: "cpu", "cuda", "tensorrt" or "coreml".
+        threads: of one run on a CPU; 0 takes every core.
+    """
+
+    file: str = "model.onnx"
+    max_length: int | None = None
+    batch_size: int = 64
+    device: str = "cpu"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.device not in _PROVIDERS:
+            raise InputError(f"device must be one of {', '.join(_PROVIDERS)}, got {self.device!r}")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
+        if self.max_length is not None and self.max_length < 8:
+            raise InputError(f"max_length must be at least 8 tokens, got {self.max_length}")
+
+
+class OnnxModel:
+    """Session, tokenizer and maximum length of a model folder (``model.onnx``, ``tokenizer.json``, ``config.json``).
+
+    Raises:
+        InputError: a file is missing or is not what it should be.
+        MissingExtraError: this onnxruntime cannot run on the device asked for.
+    """
+
+    def __init__(self, folder: str | Path, options: OnnxOptions) -> None:
+        self.options = options
+        model_path = _find_model(Path(folder), options.file)
+        tokenizer_path = Path(folder) / "tokenizer.json"
+        if not tokenizer_path.exists():
+            raise InputError(f"{tokenizer_path} is not there: a model folder needs its tokenizer beside the model")
+        try:
+            self.tokenizer = Tokenizer.from_file(str(tokenizer_path))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise InputError(f"{tokenizer_path} is no tokenizer: {error}") from error
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.max_length = options.max_length or _configured_length(Path(folder))
+        self._session = _open_session(model_path, options)
+        self._inputs = {node.name for node in self._session.get_inputs()}
+        self.digest = f"{digest_file(model_path)[:16]}:{digest_file(tokenizer_path)[:8]}"
+
+    @property
+    def kernel(self) -> str:
+        """Runtime and device, as a fingerprint names them."""
+        return f"onnxruntime/{self._session.get_providers()[0]}"
+
+    def tokenize(self, texts: Sequence[str]) -> list[IntArray]:
+        """Token ids of each text, without special tokens and not truncated."""
+        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+
+    def run(self, tokens: Sequence[IntArray], types: Sequence[IntArray]) -> FloatArray:
+        """First output of the model for each input, in the given order.
+
+        Args:
+            tokens: token ids of each input, special tokens included.
+            types: token type ids, alike.
+
+        Returns:
+            (n_inputs, width) float32; a model whose first output has one axis gives width 1.
+        """
+        lengths = np.array([len(t) for t in tokens], dtype=np.int64)
+        outputs: FloatArray | None = None
+        for rows in length_sorted_batches(lengths, self.options.batch_size):
+            ids = np.zeros((len(rows), int(lengths[rows].max())), dtype=np.int64)
+            mask, type_ids = np.zeros_like(ids), np.zeros_like(ids)
+            for n, row in enumerate(rows):
+                ids[n, : lengths[row]] = tokens[row]
+                type_ids[n, : lengths[row]] = types[row]
+                mask[n, : lengths[row]] = 1
+            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}
+            batch = self._session.run(None, {k: v for k, v in feed.items() if k in self._inputs})[0]
+            batch = batch.astype(np.float32).reshape(len(rows), -1)
+            if outputs is None:
+                outputs = np.empty((len(tokens), batch.shape[1]), dtype=np.float32)
+            outputs[rows] = batch
+        return np.empty((0, 1), dtype=np.float32) if outputs is None else outputs
+
+
+def length_sorted_batches(lengths: IntArray, batch_size: int) -> Iterator[IntArray]:
+    """Positions in batches of like length, longest first (so memory peaks, or fails, at the start)."""
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+@dataclass(frozen=True)
+class InputTemplate:
+    """Where a tokenizer puts special tokens around one text (``a``) or two (``a``, ``b``); holds for any BERT-like one.
+
+    ``pieces`` holds ids for special tokens, and the letters where texts go; ``types`` the token type of each piece.
+    """
+
+    pieces: tuple[int | str, ...]
+    types: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, *, pair: bool) -> InputTemplate:
+        """Read off what the tokenizer does with a one-letter text, or two."""
+        encoding = tokenizer.encode("a", "a") if pair else tokenizer.encode("a")
+        pieces: list[int | str] = []
+        types: list[int] = []
+        for token, kind, sequence, special in zip(
+            encoding.ids, encoding.type_ids, encoding.sequence_ids, encoding.special_tokens_mask, strict=True
+        ):
+            piece: int | str = token if special or sequence is None else "ab"[sequence]
+            if isinstance(piece, int) or piece not in pieces:
+                pieces.append(piece)
+                types.append(kind)
+        return cls(tuple(pieces), tuple(types))
+
+    @property
+    def n_special(self) -> int:
+        """Special tokens in every input."""
+        return sum(isinstance(piece, int) for piece in self.pieces)
+
+    def fill(self, a: IntArray, b: IntArray | None = None) -> tuple[IntArray, IntArray]:
+        """Token ids and token type ids of one input."""
+        texts = {"a": a, "b": b}
+        parts = [np.array([p]) if isinstance(p, int) else texts[p] for p in self.pieces]
+        filled = [p for p in parts if p is not None]
+        types = [np.full(len(p), kind) for p, kind in zip(filled, self.types, strict=True)]
+        return np.concatenate(filled), np.concatenate(types)
+
+
+def _find_model(folder: Path, file: str) -> Path:
+    for path in (folder / file, folder / "onnx" / file):
+        if path.exists():
+            return path
+    raise InputError(f"no {file} in {folder} nor in its folder 'onnx'; export the model to ONNX first")
+
+
+def _open_session(path: Path, options: OnnxOptions) -> ort.InferenceSession:
+    wanted = _PROVIDERS[options.device]
+    if wanted[0] not in ort.get_available_providers():
+        raise MissingExtraError(
+            f"this onnxruntime has no {wanted[0]}; install the build for your device (onnxruntime-gpu for cuda)"
+        )
+    session_options = ort.SessionOptions()
+    session_options.intra_op_num_threads = options.threads
+    session_options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), session_options, providers=wanted)
+    except Exception as error:  # onnxruntime's exceptions have no public base class
+        raise InputError(f"onnxruntime cannot open {path}: {error}") from error
+
+
+def _configured_length(folder: Path) -> int:
+    """``max_length`` of config.json, or what tokenizer and architecture allow, or 512."""
+    found = []
+    for name, keys in (
+        ("config.json", ("max_length", "max_position_embeddings")),
+        ("tokenizer_config.json", ("model_max_length",)),
+    ):
+        path = folder / name
+        config: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        found += [int(config[key]) for key in keys if 8 <= config.get(key, 0) <= 1_000_000]
+        if "max_length" in config and name == "config.json":
+            break
+    return min(found, default=512)

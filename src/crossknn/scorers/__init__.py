@@ -1,0 +1,17 @@
+"""Scorers: cross-encoders, and what stands in for one. A new kind is one file here that follows ``base.Scorer``."""
+
+from crossknn.scorers.base import BoundScorer, Fingerprint, Scorer
+from crossknn.scorers.function import FunctionScorer
+from crossknn.scorers.onnx import OnnxScorer
+from crossknn.scorers.replay import ReplayScorer
+from crossknn.scorers.sentence_transformers import SentenceTransformersScorer
+
+__all__ = [
+    "BoundScorer",
+    "Fingerprint",
+    "FunctionScorer",
+    "OnnxScorer",
+    "ReplayScorer",
+    "Scorer",
+    "SentenceTransformersScorer",
+]

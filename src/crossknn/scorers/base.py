@@ -1,0 +1,86 @@
+"""What the search needs of a cross-encoder, and the one place where its answers are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from crossknn.arrays import FloatArray, IntArray
+from crossknn.errors import InputError, ScorerError
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Which scorer a score came from.
+
+    Attributes:
+        model: everything that decides a score: hash of weights and tokenizer, maximum length, precision.
+            Scores of two models are never mixed.
+        kernel: what computes it: runtime and device. Another kernel moves the last digits of a score.
+    """
+
+    model: str
+    kernel: str = "python"
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.kernel}"
+
+
+class BoundScorer(Protocol):
+    """A scorer made ready for a list of items (tokenised once, not once per pair)."""
+
+    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        """Raw logits of the pairs ``(queries[query_indices[p]], items[item_indices[p]])``.
+
+        Args:
+            queries: query texts.
+            query_indices: (n_pairs,) positions in ``queries``.
+            item_indices: (n_pairs,) positions in the items this scorer is bound to.
+
+        Returns:
+            (n_pairs,) scores, higher is better, in the order of the pairs. Not a sigmoid: that saturates and ties.
+
+        Cost: ``n_pairs`` CE calls.
+        """
+        ...
+
+
+class Scorer(Protocol):
+    """An expensive scorer of (query, item) pairs, higher is better: a cross-encoder or whatever stands in for one."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """Part of every stored score and of every index."""
+        ...
+
+    def prepare(self, items: Sequence[str]) -> BoundScorer:
+        """Do once what need not be done for every pair. Costs no CE call."""
+        ...
+
+
+def checked_scores(
+    bound: BoundScorer, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray
+) -> FloatArray:
+    """The scores of some pairs as float64, or a clear error: one finite number per pair.
+
+    Raises:
+        ScorerError: the scorer raised, returned another number of scores, or a NaN or infinite one.
+    """
+    try:
+        scores = np.asarray(bound.score(queries, query_indices, item_indices), dtype=np.float64)
+    except (ScorerError, InputError):
+        raise
+    except Exception as error:
+        raise ScorerError(f"the scorer failed on {len(item_indices)} pairs: {type(error).__name__}: {error}") from error
+    if scores.shape != item_indices.shape:
+        raise ScorerError(f"the scorer returned scores of shape {scores.shape} for {len(item_indices)} pairs")
+    if not np.isfinite(scores).all():
+        bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise ScorerError(
+            f"the scorer returned {scores[bad]} for query {queries[query_indices[bad]]!r} and item "
+            f"{int(item_indices[bad])}; every score must be a finite number (half precision can overflow: try fp32)"
+        )
+    return scores

@@ -1,0 +1,89 @@
+"""Cross-encoders in ONNX, run by ONNX Runtime: no torch, on a CPU or GPU, in fp32, fp16 or int8."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crossknn.arrays import FloatArray, IntArray
+from crossknn.errors import CrossKNNWarning, InputError
+from crossknn.onnx_model import InputTemplate, OnnxModel, OnnxOptions
+from crossknn.scorers.base import Fingerprint
+
+
+class OnnxScorer:
+    """A cross-encoder with one raw logit, as ``optimum`` or ``sentence-transformers`` export it.
+
+    Args:
+        folder: holds ``model.onnx`` (or ``onnx/model.onnx``) and ``tokenizer.json``.
+        options: file, maximum length, batch size, device and threads.
+
+    Raises:
+        InputError: a file is missing or broken, or the tokenizer cannot join two texts.
+        MissingExtraError: the device is not supported by the installed onnxruntime.
+
+    Note:
+        A model with plain *dynamic* int8 quantisation takes one scale per batch, so that a pair's score depends on its
+        neighbours. Use block-wise or static quantisation (``training/export_onnx.py`` shows how), or fp32.
+    """
+
+    def __init__(self, folder: str | Path, options: OnnxOptions | None = None) -> None:
+        self._model = OnnxModel(folder, options or OnnxOptions())
+        self._template = InputTemplate.of(self._model.tokenizer, pair=True)
+        if "a" not in self._template.pieces or "b" not in self._template.pieces:
+            raise InputError(f"the tokenizer in {folder} does not join two texts; is this a cross-encoder?")
+        self.fingerprint = Fingerprint(
+            model=f"onnx:{self._model.digest}:max_length={self._model.max_length}", kernel=self._model.kernel
+        )
+
+    def prepare(self, items: Sequence[str]) -> BoundOnnxScorer:
+        """Tokenise the items once. Costs no CE call."""
+        return BoundOnnxScorer(self._model, self._template, items)
+
+
+class BoundOnnxScorer:
+    """An :class:`OnnxScorer` with its items tokenised.
+
+    Attributes:
+        truncated: pairs cut to the maximum length so far.
+    """
+
+    def __init__(self, model: OnnxModel, template: InputTemplate, items: Sequence[str]) -> None:
+        self._model, self._template = model, template
+        self._items = model.tokenize(items)
+        self.truncated = 0
+
+    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        """Raw logits; see :class:`~crossknn.scorers.base.BoundScorer`."""
+        query_tokens = self._model.tokenize(queries)
+        room = self._model.max_length - self._template.n_special
+        inputs, cut = [], 0
+        for q, i in zip(query_indices, item_indices, strict=True):
+            query, item = query_tokens[q], self._items[i]
+            if len(query) + len(item) > room:
+                query, item = truncate_longest_first(query, item, room)
+                cut += 1
+            inputs.append(self._template.fill(query, item))
+        if cut and not self.truncated:
+            warnings.warn(
+                f"{cut} of {len(inputs)} pairs are longer than {self._model.max_length} tokens and were cut; "
+                "shorten the items, or raise max_length if the model allows (said once)",
+                CrossKNNWarning,
+                stacklevel=2,
+            )
+        self.truncated += cut
+        logits = self._model.run([tokens for tokens, _ in inputs], [types for _, types in inputs])
+        if logits.shape[1] != 1:
+            raise InputError(f"the model gives {logits.shape[1]} numbers a pair; one logit is needed")
+        return logits[:, 0].astype(np.float64)
+
+
+def truncate_longest_first(a: IntArray, b: IntArray, room: int) -> tuple[IntArray, IntArray]:
+    """Cut the longer of two texts until both fit, then both alike: ``truncation="longest_first"`` of tokenizers."""
+    if len(a) + len(b) <= room:
+        return a, b
+    short = min(len(a), len(b), room // 2)
+    return (a[:short], b[: room - short]) if len(a) <= len(b) else (a[: room - short], b[:short])

@@ -1,0 +1,78 @@
+"""Cross-encoders of sentence-transformers (extra ``torch``)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossknn.arrays import FloatArray, IntArray
+from crossknn.errors import InputError, import_extra
+from crossknn.fingerprints import digest_weights
+from crossknn.scorers.base import Fingerprint
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
+
+
+class SentenceTransformersScorer:
+    """A ``sentence_transformers.CrossEncoder`` with one label, asked for its raw logits.
+
+    Args:
+        model: a loaded ``CrossEncoder``, or the name or folder of one.
+        device: "cpu", "cuda", "mps", ...; None lets sentence-transformers choose. Only for a name or folder.
+        dtype: "float32", "float16" or "bfloat16". bfloat16 has an 8-bit mantissa: the best items may tie.
+            Only for a name or folder.
+        max_length: tokens of a pair; None keeps the model's own. Only for a name or folder.
+        batch_size: pairs per forward pass.
+
+    Raises:
+        MissingExtraError: sentence-transformers is not installed.
+        InputError: the model has more than one label.
+    """
+
+    def __init__(
+        self,
+        model: CrossEncoder | str | Path,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+        max_length: int | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        library = import_extra("sentence_transformers", "torch")
+        self._identity = import_extra("torch", "torch").nn.Identity()
+        if isinstance(model, str | Path):
+            model = library.CrossEncoder(
+                str(model), device=device, max_length=max_length, model_kwargs={"torch_dtype": dtype}
+            )
+        self._model: Any = model
+        self._batch_size = batch_size
+        if self._model.num_labels != 1:
+            raise InputError(f"the cross-encoder has {self._model.num_labels} labels; one logit is needed")
+        weights = next(self._model.model.parameters())
+        self.fingerprint = Fingerprint(
+            model=f"sentence-transformers:{digest_weights(self._model.model)[:16]}:{weights.dtype}"
+            f":max_length={self._model.max_length}",
+            kernel=f"torch/{weights.device.type}",
+        )
+
+    def prepare(self, items: Sequence[str]) -> _BoundSentenceTransformers:
+        """Bind to items; sentence-transformers tokenises them pair by pair. Costs no CE call."""
+        return _BoundSentenceTransformers(self._model, self._identity, self._batch_size, items)
+
+
+class _BoundSentenceTransformers:
+    def __init__(self, model: Any, identity: Any, batch_size: int, items: Sequence[str]) -> None:
+        self._model, self._identity, self._batch_size, self._items = model, identity, batch_size, items
+
+    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        if not len(item_indices):
+            return np.empty(0)
+        pairs = [[queries[q], self._items[i]] for q, i in zip(query_indices, item_indices, strict=True)]
+        scores: FloatArray = self._model.predict(
+            pairs, batch_size=self._batch_size, activation_fn=self._identity, show_progress_bar=False
+        )
+        return np.asarray(scores, dtype=np.float64)

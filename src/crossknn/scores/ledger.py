@@ -1,0 +1,144 @@
+"""A ledger of scores on disk: many pairs scored in shards, so that no crash loses a finished one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crossknn.arrays import FloatArray
+from crossknn.errors import InputError
+from crossknn.fingerprints import digest_arrays, digest_texts
+from crossknn.scorers.base import Scorer, checked_scores
+from crossknn.scores.plan import Pairs
+
+_FORMAT = 1
+
+ProgressCallback = Callable[[int, int], None]
+"""Called with the CE calls done and the CE calls in all, finished earlier ones included."""
+
+
+def collect_scores(
+    pairs: Pairs,
+    queries: Sequence[str],
+    items: Sequence[str],
+    scorer: Scorer,
+    folder: Path,
+    *,
+    shard_size: int = 2048,
+    progress: ProgressCallback | None = None,
+) -> FloatArray:
+    """Score pairs into a folder, shard by shard; a second call with the same pairs scores only what is missing.
+
+    A shard is written aside and renamed, so whatever stands in the folder is whole. Run again after a crash, it repeats
+    at most one shard.
+
+    Args:
+        pairs: what to score.
+        queries: query texts.
+        items: item texts.
+        scorer: scores them; its fingerprint is part of the folder.
+        folder: made if it is not there. One folder holds one run.
+        shard_size: pairs per file.
+        progress: told after every shard.
+
+    Returns:
+        (len(pairs),) float64 scores, in the order of the pairs.
+
+    Raises:
+        InputError: the folder holds scores of other pairs, texts or another scorer.
+        ScorerError: the scorer failed; the finished shards stay.
+
+    Cost: one CE call per pair that no earlier run has finished.
+    """
+    _open_ledger(folder, _contents(pairs, queries, items, scorer, shard_size))
+    scores = np.full(len(pairs), np.nan)
+    starts = range(0, len(pairs), shard_size)
+    missing = []
+    for start in starts:
+        stored = _read_shard(_shard_path(folder, start), min(shard_size, len(pairs) - start))
+        if stored is None:
+            missing.append(start)
+        else:
+            scores[start : start + shard_size] = stored
+    done = len(pairs) - sum(min(shard_size, len(pairs) - start) for start in missing)
+    if progress:
+        progress(done, len(pairs))
+    bound = scorer.prepare(items) if missing else None
+    for start in missing:
+        assert bound is not None
+        shard = slice(start, start + shard_size)
+        used, local = np.unique(pairs.query_indices[shard], return_inverse=True)
+        values = checked_scores(bound, [queries[q] for q in used], local, pairs.item_indices[shard])
+        _write_shard(_shard_path(folder, start), values)
+        scores[shard] = values
+        done += len(values)
+        if progress:
+            progress(done, len(pairs))
+    return scores
+
+
+def _contents(
+    pairs: Pairs, queries: Sequence[str], items: Sequence[str], scorer: Scorer, shard_size: int
+) -> dict[str, object]:
+    return {
+        "format": _FORMAT,
+        "scorer": {"model": scorer.fingerprint.model, "kernel": scorer.fingerprint.kernel},
+        "pairs": digest_arrays(pairs.query_indices, pairs.item_indices),
+        "n_pairs": len(pairs),
+        "queries": digest_texts(queries),
+        "items": digest_texts(items),
+        "shard_size": shard_size,
+    }
+
+
+def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
+    """Make the folder, or make sure that it holds the very run that is asked for."""
+    manifest = folder / "ledger.json"
+    if not manifest.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(manifest, (json.dumps(contents, indent=2) + "\n").encode())
+        return
+    try:
+        stored = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{manifest} cannot be read ({error}); delete the folder {folder} to score anew") from error
+    for key, value in contents.items():
+        if stored.get(key) != value:
+            raise InputError(
+                f"{folder} holds scores of another run: its {key} was {stored.get(key)}, now it is {value}; go on with "
+                "the same input and scorer, or delete the folder (its scores are lost then)"
+            )
+
+
+def _shard_path(folder: Path, start: int) -> Path:
+    return folder / f"shard-{start:010d}.npy"
+
+
+def _read_shard(path: Path, expected: int) -> FloatArray | None:
+    """The shard's scores, or None where it is missing or damaged (it is scored again then)."""
+    try:
+        values: FloatArray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return values if values.shape == (expected,) and np.isfinite(values).all() else None
+
+
+def _write_shard(path: Path, values: FloatArray) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    write_aside(path, buffer.getvalue())
+
+
+def write_aside(path: Path, data: bytes) -> None:
+    """Write a file beside its place and rename it: readers see the old file or the new one, never a part."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -1,0 +1,58 @@
+"""The sparse score matrix G (paper, section 2.1): what is stored was observed, what is absent is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossknn.arrays import FloatArray, IntArray
+from crossknn.errors import InputError
+
+
+@dataclass(frozen=True)
+class ScoreMatrix:
+    """Observed CE scores of (query, item) pairs. A stored zero is a score of zero.
+
+    Attributes:
+        query_indices: (n_observed,) rows, ascending.
+        item_indices: (n_observed,) columns, ascending within a row, no pair twice.
+        values: (n_observed,) float64 scores.
+        shape: (n_queries, n_items).
+    """
+
+    query_indices: IntArray
+    item_indices: IntArray
+    values: FloatArray
+    shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if not len(self.query_indices) == len(self.item_indices) == len(self.values):
+            raise InputError("a score matrix needs as many queries as items as values")
+        flat = self.query_indices * self.shape[1] + self.item_indices
+        if len(flat) and (np.diff(flat) <= 0).any():
+            raise InputError("the pairs of a score matrix must be sorted, and no pair may stand twice")
+
+    @classmethod
+    def from_pairs(
+        cls, query_indices: IntArray, item_indices: IntArray, values: FloatArray, shape: tuple[int, int]
+    ) -> ScoreMatrix:
+        """From pairs in any order."""
+        order = np.lexsort((item_indices, query_indices))
+        return cls(query_indices[order], item_indices[order], np.asarray(values, dtype=np.float64)[order], shape)
+
+    def by_query(self) -> Iterator[tuple[int, IntArray]]:
+        """For each query with scores: its index, and the positions of its cells."""
+        return _groups(self.query_indices)
+
+    def by_item(self) -> Iterator[tuple[int, IntArray]]:
+        """For each item with scores: its index, and the positions of its cells."""
+        return _groups(self.item_indices)
+
+
+def _groups(keys: IntArray) -> Iterator[tuple[int, IntArray]]:
+    order = np.argsort(keys, kind="stable")
+    found, starts = np.unique(keys[order], return_index=True)
+    for key, cells in zip(found, np.split(order, starts[1:]), strict=True) if len(found) else ():
+        yield int(key), cells

@@ -1,0 +1,20 @@
+"""Searching within a budget of CE calls. A new method is one file here that follows ``rounds.SearchMethod``."""
+
+from crossknn.search.axn import AXN
+from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
+from crossknn.search.rerank import Rerank
+from crossknn.search.rounds import Progress, Proposal, SearchMethod, Task, run_rounds
+
+__all__ = [
+    "AXN",
+    "BayesianRidge",
+    "FittedQuery",
+    "MinNorm",
+    "Progress",
+    "Proposal",
+    "QuerySolver",
+    "Rerank",
+    "SearchMethod",
+    "Task",
+    "run_rounds",
+]

@@ -1,0 +1,68 @@
+"""AXN, adaptive retrieval (paper, section 2.2, algorithm 1)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from crossknn.errors import InputError
+from crossknn.search.regression import MinNorm, QuerySolver
+from crossknn.search.rerank import propose_by_first_stage
+from crossknn.search.rounds import Progress, Proposal, Task
+from crossknn.vectors import inner_products, top_k
+
+
+@dataclass(frozen=True)
+class AXN:
+    """Score a few items, refit the query's vector to what was seen, let it fetch the next ones.
+
+    Round 1 takes the first stage's best. Each later round solves ``V_A u = a`` for the items ``A`` scored so far
+    (eq. 4), mixes in the dual encoder's query vector (eq. 7), and scores the unseen items that ``u`` likes best
+    (eq. 5).
+
+    Attributes:
+        rounds: ``R``. The paper takes 5 to 10; recall hardly grows beyond.
+        mixing: ``lambda`` of eq. 7: 0 is the refitted vector alone, 1 the dual encoder's alone.
+        solver: how the vector is fitted; :class:`~crossknn.search.regression.MinNorm` is the paper's.
+    """
+
+    rounds: int = 5
+    mixing: float = 0.0
+    solver: QuerySolver = field(default_factory=MinNorm)
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise InputError(f"rounds must be at least 1, got {self.rounds}")
+        if not 0 <= self.mixing <= 1:
+            raise InputError(f"mixing must lie between 0 and 1, got {self.mixing}")
+
+    def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
+        """See :class:`~crossknn.search.rounds.SearchMethod`.
+
+        Raises:
+            InputError: the index has no item vectors, or ``mixing`` is asked for without query vectors.
+        """
+        if not progress.rounds:
+            return propose_by_first_stage(task, progress, size)
+        items = task.item_model
+        if items is None:
+            raise InputError("this index has no item vectors: give train queries or a dense first stage, or use rerank")
+        if self.mixing > 0 and task.query_vectors is None:
+            raise InputError("mixing needs the query's vector from a dense first stage; set mixing=0")
+        start = time.perf_counter()
+        fitted = np.empty((len(task.queries), items.vectors.shape[1]))
+        intercepts = np.empty(len(task.queries))
+        for row, (seen, scores) in enumerate(zip(progress.indices, progress.scores, strict=True)):
+            prior = None if task.query_vectors is None else task.query_vectors[row]
+            targets = items.normalisation.apply(scores) - items.biases[seen]
+            fit = self.solver.solve(items.vectors[seen], targets, prior)
+            fitted[row], intercepts[row] = fit.vector, fit.intercept
+            if self.mixing > 0 and prior is not None:
+                fitted[row] = (1 - self.mixing) * fitted[row] + self.mixing * prior
+        solve_seconds = time.perf_counter() - start
+        approximate = inner_products(fitted, items.vectors) + items.biases
+        chosen = np.array([top_k(a, size, u) for a, u in zip(approximate, progress.unseen, strict=True)])
+        predicted = np.take_along_axis(approximate, chosen, axis=1) + intercepts[:, None]
+        return Proposal(chosen, items.normalisation.invert(predicted.astype(np.float64)), solve_seconds)

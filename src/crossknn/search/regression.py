@@ -1,0 +1,95 @@
+"""Fitting a query's vector to the scores seen so far: the online half of the method (paper, section 2.2, eq. 4).
+
+Every solver answers the same question: given the vectors ``V_A`` of the items scored so far and their scores ``a``,
+which query vector ``u`` (and constant ``c``) has ``V_A u + c`` close to ``a``? They differ in what they believe before
+they see a score, and all take a prior mean, which is where knowledge about the query comes in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from crossknn.arrays import FloatArray
+from crossknn.errors import InputError
+
+
+@dataclass(frozen=True)
+class FittedQuery:
+    """A query's vector (d,) and its constant: item ``i`` is predicted to score ``vector @ V[i] + intercept``."""
+
+    vector: FloatArray
+    intercept: float
+
+
+class QuerySolver(Protocol):
+    """Fits one query's vector."""
+
+    def solve(self, vectors: FloatArray, targets: FloatArray, prior_mean: FloatArray | None = None) -> FittedQuery:
+        """Fit to the items scored so far.
+
+        Args:
+            vectors: (n_scored, d) item vectors ``V_A``.
+            targets: (n_scored,) their scores ``a``.
+            prior_mean: (d,) query vector expected before any score was seen; None is zero.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class MinNorm:
+    """Least squares of least norm, eq. 4: ``u = V_A^+ a``, by singular values and not by the normal equations.
+
+    With fewer scores than dimensions it reproduces every score seen; ``prior_mean`` is not used (the paper mixes a
+    query vector in afterwards, eq. 7).
+    """
+
+    def solve(self, vectors: FloatArray, targets: FloatArray, prior_mean: FloatArray | None = None) -> FittedQuery:
+        """See :class:`QuerySolver`."""
+        matrix = np.asarray(vectors, dtype=np.float64)
+        return FittedQuery(np.linalg.lstsq(matrix, targets, rcond=None)[0], 0.0)
+
+
+@dataclass(frozen=True)
+class BayesianRidge:
+    """Posterior mean of Bayesian linear regression, solved in the dual: an |A| x |A| system, whatever d is.
+
+    ``a = V_A u + c + noise`` with ``u ~ N(m, S)``, ``c ~ N(0, t)``, noise ``N(0, s)``; then
+    ``u = m + S V_A^T K^-1 (a - V_A m)`` and ``c = t 1^T K^-1 (a - V_A m)``, ``K = V_A S V_A^T + t 1 1^T + s I``.
+    With ``m = 0``, ``S = I``, ``t = 0`` and ``s -> 0`` it is :class:`MinNorm`.
+
+    Attributes:
+        noise: variance ``s`` of a score around the linear model, above 0.
+        covariance: ``S``; a number (isotropic), or a (d,) diagonal, or a (d, d) matrix.
+        intercept_variance: ``t``; 0 leaves the constant out.
+    """
+
+    noise: float = 1e-2
+    covariance: float | FloatArray = 1.0
+    intercept_variance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.noise > 0:
+            raise InputError(f"noise must be a variance above 0, got {self.noise}")
+        if not self.intercept_variance >= 0:
+            raise InputError(f"intercept_variance must not be negative, got {self.intercept_variance}")
+        negative = np.ndim(self.covariance) < 2 and np.any(np.less(self.covariance, 0))
+        if negative or not np.isfinite(self.covariance).all():
+            raise InputError("covariance must be finite, and not negative where it is a number or a diagonal")
+
+    def solve(self, vectors: FloatArray, targets: FloatArray, prior_mean: FloatArray | None = None) -> FittedQuery:
+        """See :class:`QuerySolver`."""
+        matrix = np.asarray(vectors, dtype=np.float64)
+        mean = np.zeros(matrix.shape[1]) if prior_mean is None else np.asarray(prior_mean, dtype=np.float64)
+        spread = self._times_covariance(matrix)
+        kernel = spread @ matrix.T + self.intercept_variance
+        kernel[np.diag_indices_from(kernel)] += self.noise
+        weights = np.linalg.solve(kernel, targets - matrix @ mean)
+        return FittedQuery(mean + spread.T @ weights, float(self.intercept_variance * weights.sum()))
+
+    def _times_covariance(self, matrix: FloatArray) -> FloatArray:
+        covariance = np.asarray(self.covariance, dtype=np.float64)
+        product: FloatArray = matrix @ covariance if covariance.ndim == 2 else matrix * covariance
+        return product

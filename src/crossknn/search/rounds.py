@@ -1,0 +1,171 @@
+"""The search loop: rounds of CE calls within a budget, for a batch of queries at once.
+
+A method only says which items to score next; this loop scores them, keeps the books and holds the budget, so that no
+method can overspend or score a pair twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.errors import InputError
+from crossknn.factorization.item_model import ItemModel
+from crossknn.scorers.base import BoundScorer, checked_scores
+
+
+@dataclass(frozen=True)
+class Task:
+    """A batch of queries, and all that a method may look at without paying.
+
+    Attributes:
+        queries: query texts.
+        scorer: bound to the items.
+        first_stage_scores: (n_queries, n_items).
+        item_model: the index's item vectors; None if there are none.
+        query_vectors: (n_queries, d) the query vectors ``u_param`` that the dual encoder expects, in the space of the
+            item vectors; None if there are none.
+        allowed: (n_items,) mask of the items that may be scored and returned; None allows all.
+    """
+
+    queries: Sequence[str]
+    scorer: BoundScorer
+    first_stage_scores: FloatArray
+    item_model: ItemModel | None = None
+    query_vectors: FloatArray | None = None
+    allowed: BoolArray | None = None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The items a method wants scored next.
+
+    Attributes:
+        indices: (n_queries, size) items, best first, each unseen.
+        predicted: (n_queries, size) CE scores expected of them, or None if the method predicts none.
+        solve_seconds: time spent on fitting query vectors, for the whole batch.
+    """
+
+    indices: IntArray
+    predicted: FloatArray | None = None
+    solve_seconds: float = 0.0
+
+
+@dataclass
+class Progress:
+    """What is known so far. Every query of a batch has had the same number of items scored.
+
+    Attributes:
+        indices: (n_queries, n_scored) items scored, in the order they were.
+        scores: (n_queries, n_scored) their CE scores.
+        predicted: (n_queries, n_scored) what was expected of them; NaN where nothing was.
+        unseen: (n_queries, n_items) items that are allowed and not scored yet.
+        rounds: what each round cost.
+    """
+
+    indices: IntArray
+    scores: FloatArray
+    predicted: FloatArray
+    unseen: BoolArray
+    rounds: list[RoundCost] = field(default_factory=list)
+
+    def round_of_column(self) -> IntArray:
+        """(n_scored,) the round (from 1) that scored each column."""
+        return np.repeat(np.arange(1, len(self.rounds) + 1), [cost.calls for cost in self.rounds])
+
+
+@dataclass(frozen=True)
+class RoundCost:
+    """One round, per query: CE calls, and the batch's time divided by its queries.
+
+    Attributes:
+        calls: CE calls of each query in this round.
+        solve_seconds: fitting the query vector.
+        retrieve_seconds: approximate scores of all items, and the best of them.
+        score_seconds: the cross-encoder.
+    """
+
+    calls: int
+    solve_seconds: float
+    retrieve_seconds: float
+    score_seconds: float
+
+
+class SearchMethod(Protocol):
+    """Says which items to score next."""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that a budget is divided into."""
+        ...
+
+    def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
+        """``size`` unseen items for every query; at least that many are unseen."""
+        ...
+
+
+def run_rounds(method: SearchMethod, task: Task, budget: int) -> Progress:
+    """Spend a budget of CE calls on every query.
+
+    Args:
+        method: says what to score.
+        task: the queries.
+        budget: CE calls per query, at least 1. Items that run out end the search earlier.
+
+    Raises:
+        InputError: the budget is below 1.
+        ScorerError: the scorer failed.
+
+    Cost: exactly ``min(budget, allowed items)`` CE calls per query, in ``method.rounds`` rounds as equal as can be.
+    """
+    if budget < 1:
+        raise InputError(f"budget must be at least 1 cross-encoder call, got {budget}")
+    n_queries, n_items = task.first_stage_scores.shape
+    allowed = np.ones(n_items, dtype=bool) if task.allowed is None else task.allowed
+    progress = Progress(
+        indices=np.empty((n_queries, 0), dtype=np.int64),
+        scores=np.empty((n_queries, 0)),
+        predicted=np.empty((n_queries, 0)),
+        unseen=np.tile(allowed, (n_queries, 1)),
+    )
+    if n_queries:
+        for size in round_sizes(min(budget, int(allowed.sum())), method.rounds):
+            _run_round(method, task, progress, size)
+    return progress
+
+
+def round_sizes(budget: int, rounds: int) -> list[int]:
+    """A budget in rounds as equal as can be, the larger ones first; no round is empty."""
+    share, rest = divmod(budget, rounds)
+    return [size for size in (share + (n < rest) for n in range(rounds)) if size > 0]
+
+
+def _run_round(method: SearchMethod, task: Task, progress: Progress, size: int) -> None:
+    n_queries = len(task.queries)
+    start = time.perf_counter()
+    proposal = method.propose(task, progress, size)
+    proposed = time.perf_counter()
+    rows = np.repeat(np.arange(n_queries), size)
+    columns = proposal.indices.ravel()
+    assert proposal.indices.shape == (n_queries, size)
+    assert progress.unseen[rows, columns].all()
+    scores = checked_scores(task.scorer, task.queries, rows, columns).reshape(n_queries, size)
+    scored = time.perf_counter()
+    progress.unseen[rows, columns] = False
+    predicted = np.full((n_queries, size), np.nan) if proposal.predicted is None else proposal.predicted
+    progress.indices = np.hstack([progress.indices, proposal.indices])
+    progress.scores = np.hstack([progress.scores, scores])
+    progress.predicted = np.hstack([progress.predicted, predicted])
+    progress.rounds.append(
+        RoundCost(
+            calls=size,
+            solve_seconds=proposal.solve_seconds / n_queries,
+            retrieve_seconds=(proposed - start - proposal.solve_seconds) / n_queries,
+            score_seconds=(scored - proposed) / n_queries,
+        )
+    )

@@ -1,0 +1,170 @@
+"""An index on disk: a folder with ``manifest.json`` and one data folder that the manifest names.
+
+Saving writes a new data folder beside the old one and then replaces the manifest in one rename, so at any moment the
+manifest names a data folder that is whole. Old data folders are removed afterwards. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossknn.errors import IndexFileError, InputError
+from crossknn.fingerprints import digest_file
+from crossknn.scores.ledger import write_aside
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+_KIND = "crossknn index"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What an index holds on disk.
+
+    Attributes:
+        config: anything JSON can say.
+        arrays: name to array; loaded memory-mapped.
+        rows: name to list of JSON objects (kept as JSON lines).
+    """
+
+    config: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+    rows: Mapping[str, list[dict[str, Any]]]
+
+
+def save(folder: Path, contents: Contents) -> None:
+    """Write an index, replacing one that is there. A crash at any moment leaves the old one whole.
+
+    Raises:
+        InputError: the folder holds something else than an index.
+        OSError: the disk is full or read-only; the old index stays.
+    """
+    if folder.exists() and not is_replaceable(folder):
+        raise InputError(f"{folder} exists and is no crossknn index; choose another place")
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"data-{uuid.uuid4().hex[:12]}"
+    data = folder / name
+    data.mkdir()
+    try:
+        files: dict[str, dict[str, Any]] = {}
+        for key, array in contents.arrays.items():
+            _write_array(data / f"{key}.npy", array)
+            files[f"{key}.npy"] = {"shape": list(array.shape), "dtype": array.dtype.str}
+        for key, rows in contents.rows.items():
+            _write_rows(data / f"{key}.jsonl", rows)
+            files[f"{key}.jsonl"] = {"rows": len(rows)}
+        for file, entry in files.items():
+            entry |= {"bytes": (data / file).stat().st_size, "sha256": digest_file(data / file)}
+        manifest = {
+            "kind": _KIND,
+            "format_version": FORMAT_VERSION,
+            "data": name,
+            "files": files,
+            "config": dict(contents.config),
+        }
+        write_aside(folder / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+    except BaseException:
+        shutil.rmtree(data, ignore_errors=True)
+        raise
+    for old in folder.glob("data-*"):
+        if old.name != name:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def load(folder: Path, *, verify: bool = True) -> Contents:
+    """Read an index; arrays are memory-mapped.
+
+    Args:
+        folder: where :func:`save` wrote.
+        verify: compare every file's checksum (about a second per gigabyte). Sizes are compared in any case.
+
+    Raises:
+        IndexFileError: there is no index, it is damaged, or a newer version of crossknn wrote it.
+    """
+    manifest = read_manifest(folder)
+    data = folder / str(manifest["data"])
+    arrays: dict[str, np.ndarray] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for file, entry in manifest["files"].items():
+        path = data / file
+        _check_file(path, entry, verify=verify)
+        try:
+            if path.suffix == ".npy":
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
+                    raise ValueError(f"holds {array.dtype} {array.shape}, not {entry['dtype']} {entry['shape']}")
+                arrays[path.stem] = array
+            else:
+                lines = path.read_text(encoding="utf-8").splitlines()
+                rows[path.stem] = [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise IndexFileError(f"{path} is damaged: {error}; build the index again") from error
+    return Contents(manifest["config"], arrays, rows)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an index, checked for kind and version.
+
+    Raises:
+        IndexFileError: see :func:`load`.
+    """
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise IndexFileError(f"there is no index at {folder}; crossknn build makes one")
+    if not path.exists():
+        raise IndexFileError(f"{folder} has no {MANIFEST}: no index, or one whose build did not finish; build it again")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = manifest["kind"], manifest["format_version"]
+        foreign = kind != _KIND or not isinstance(version, int)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IndexFileError(f"{path} is damaged or no crossknn manifest ({error}); build the index again") from error
+    if foreign:
+        raise IndexFileError(f"{path} is a manifest of {kind!r}, not of a crossknn index")
+    if version > FORMAT_VERSION:
+        raise IndexFileError(
+            f"{folder} has format version {version}, this crossknn reads up to {FORMAT_VERSION}; upgrade crossknn"
+        )
+    if not {"data", "files", "config"} <= manifest.keys():
+        raise IndexFileError(f"{path} lacks some of its entries; build the index again")
+    return dict(manifest)
+
+
+def is_replaceable(folder: Path) -> bool:
+    """Whether a folder is empty, or an index, or what an unfinished build left."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
+    return all(name == MANIFEST or name == "collecting" or name.startswith(("data-", MANIFEST)) for name in names)
+
+
+def _check_file(path: Path, entry: Mapping[str, Any], *, verify: bool) -> None:
+    if not path.exists():
+        raise IndexFileError(f"{path} is missing; build the index again")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise IndexFileError(f"{path} is damaged: {size} bytes instead of {entry['bytes']}; build the index again")
+    if verify and digest_file(path) != entry["sha256"]:
+        raise IndexFileError(f"{path} is damaged: its checksum is not the one in the manifest; build the index again")
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,51 @@
+"""Item vectors searched exactly: all inner products, then the best."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crossknn.arrays import BoolArray, FloatArray, IntArray
+
+_BLOCK = 8
+"""Query vectors per matrix product. Always this many (short blocks are padded with zeros), so that a query's products
+are computed in the same way, to the last bit, whether it comes alone or among others."""
+
+
+def inner_products(query_vectors: FloatArray, item_vectors: FloatArray) -> FloatArray:
+    """Inner products of some queries with all items.
+
+    Args:
+        query_vectors: (n_queries, d).
+        item_vectors: (n_items, d), may be memory-mapped.
+
+    Returns:
+        (n_queries, n_items) in the type of ``item_vectors``.
+    """
+    n_queries, d = query_vectors.shape
+    products = np.empty((n_queries, len(item_vectors)), dtype=item_vectors.dtype)
+    block = np.zeros((_BLOCK, d), dtype=item_vectors.dtype)
+    for start in range(0, n_queries, _BLOCK):
+        rows = query_vectors[start : start + _BLOCK]
+        block[:] = 0
+        block[: len(rows)] = rows
+        products[start : start + _BLOCK] = (block @ item_vectors.T)[: len(rows)]
+    return products
+
+
+def top_k(scores: FloatArray, k: int, allowed: BoolArray | None = None) -> IntArray:
+    """Positions of the k highest scores, best first; equal scores by position.
+
+    Args:
+        scores: (n,) finite scores.
+        k: how many; fewer come back if fewer are allowed.
+        allowed: (n,) mask; None allows all.
+    """
+    candidates = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
+    values = scores[candidates]
+    if k < len(candidates):
+        edge = np.partition(values, len(values) - k)[len(values) - k] if k > 0 else np.inf
+        above = np.flatnonzero(values > edge)
+        at_edge = np.flatnonzero(values == edge)[: max(0, k - len(above))]
+        kept = np.sort(np.concatenate([above, at_edge]))
+        candidates, values = candidates[kept], values[kept]
+    return candidates[np.argsort(-values, kind="stable")]
