@@ -67,6 +67,7 @@ class Index:
         item_model: item vectors for the search; None with a first stage that has none and no train queries.
         train_queries: the queries the index learned from.
         train_scores: their observed scores; None without train queries.
+        notes: whatever should be kept with the index; the command remembers there which models it named.
     """
 
     def __init__(
@@ -79,11 +80,13 @@ class Index:
         item_model: ItemModel | None = None,
         train_queries: Sequence[str] = (),
         train_scores: ScoreMatrix | None = None,
+        notes: Mapping[str, str] | None = None,
     ) -> None:
         self.item_ids = list(items)
         self.items = list(items.values())
         self.train_queries = list(train_queries)
         self.train_scores = train_scores
+        self.notes = dict(notes or {})
         self._scorer = scorer
         self._first_stage = first_stage
         self._bound_first_stage = first_stage.prepare(self.items, first_stage_vectors)
@@ -112,6 +115,7 @@ class Index:
         queries: Sequence[str] = (),
         out: str | Path | None = None,
         options: BuildOptions | None = None,
+        notes: Mapping[str, str] | None = None,
         progress: ProgressCallback | None = None,
     ) -> Index:
         """Embed the items, score a sparse sample of (train query, item) pairs, factorize, and save.
@@ -125,6 +129,7 @@ class Index:
             out: folder of the index. Scores are kept in it while they are collected: run again after a crash, and only
                 what is missing is scored. Without ``out`` nothing is written.
             options: plan, factorization, cap on CE calls.
+            notes: kept with the index.
             progress: told of the CE calls done.
 
         Raises:
@@ -140,7 +145,7 @@ class Index:
         folder = None if out is None else Path(out)
         if folder is not None and folder.exists() and not storage.is_replaceable(folder):
             raise InputError(f"{folder} exists and is no crossknn index; choose another place")
-        index = cls(named, scorer, first_stage)
+        index = cls(named, scorer, first_stage, notes=notes)
         if train:
             index._learn(train, options, None if folder is None else folder / "collecting", progress)
         if folder is not None:
@@ -183,6 +188,7 @@ class Index:
             "scorer": asdict(fingerprint),
             "first_stage": self._first_stage.fingerprint,
             "normalisation": None,
+            "notes": self.notes,
         }
         arrays: dict[str, np.ndarray] = {}
         rows = {"items": [{"id": i, "text": text} for i, text in zip(self.item_ids, self.items, strict=True)]}
@@ -233,6 +239,7 @@ class Index:
                 item_model=model,
                 train_queries=[row["text"] for row in rows.get("train_queries", [])],
                 train_scores=scores,
+                notes=contents.config.get("notes"),
             )
         except (KeyError, TypeError, InputError) as error:
             raise IndexFileError(f"{folder} does not fit together ({error}); build the index again") from error

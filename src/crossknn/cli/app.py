@@ -1,0 +1,268 @@
+"""``crossknn build | search | evaluate | demo``."""
+
+from __future__ import annotations
+
+import json
+import time
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from crossknn import __version__
+from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer
+from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
+from crossknn.errors import InputError
+from crossknn.evaluation import EvaluationOptions, evaluate
+from crossknn.index import BuildOptions, Index
+from crossknn.inputs import read_items, read_queries
+from crossknn.scorers import Scorer
+from crossknn.scorers.base import checked_scores
+from crossknn.scores import PerItem, PerQuery, Plan
+from crossknn.search import AXN, Rerank, SearchMethod
+from crossknn.storage import read_manifest
+
+app = typer.Typer(
+    name="crossknn",
+    help="k-NN search with cross-encoders: their own top k over all items, within a budget of calls.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class MethodName(str, Enum):
+    """Search methods by name."""
+
+    axn = "axn"
+    rerank = "rerank"
+
+
+class PlanName(str, Enum):
+    """Scoring plans by name."""
+
+    per_query = "per-query"
+    per_item = "per-item"
+
+
+IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
+ScorerSpec = Annotated[str | None, typer.Option("--scorer", help=SCORER_HELP)]
+FirstStageSpec = Annotated[str | None, typer.Option("--first-stage", help=FIRST_STAGE_HELP)]
+Device = Annotated[str, typer.Option(help="Where models run: cpu, cuda, ...")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds that the budget is divided into.")]
+Mixing = Annotated[float, typer.Option(min=0, max=1, help="Weight of the dual encoder's query vector (lambda, eq. 7).")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"crossknn {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """k-NN search with cross-encoders: their own top k over all items, within a budget of calls."""
+
+
+@app.command()
+@one_line_errors
+def build(
+    items: Annotated[Path, typer.Argument(help="JSONL or CSV with id and text (and perhaps title).")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the new index; an old index there is replaced.")],
+    scorer: Annotated[str, typer.Option(help=SCORER_HELP)],
+    first_stage: Annotated[str, typer.Option(help=FIRST_STAGE_HELP)] = "bm25",
+    queries: Annotated[
+        Path | None, typer.Option(help="Train queries (JSONL, CSV or TXT); without any, nothing is scored.")
+    ] = None,
+    plan: Annotated[PlanName, typer.Option(help="Which pairs are scored: so many per query, or per item.")] = (
+        PlanName.per_query
+    ),
+    top: Annotated[int, typer.Option(min=0, help="The first stage's best per query (or per item).")] = 50,
+    uniform: Annotated[int, typer.Option(min=0, help="Random ones per query (or per item).")] = 50,
+    max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say the price (calls, time) and stop; the rate is tried on 64 pairs.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Seed of the random pairs.")] = 0,
+    device: Device = "cpu",
+) -> None:
+    """Build an index: embed the items, score some (train query, item) pairs, learn item vectors.
+
+    A build that was interrupted goes on where it stopped when the same command is run again.
+
+    Example: [bold]crossknn build codes.jsonl --queries train.jsonl --scorer ce/ --first-stage de/ --out x.crossknn[/bold]
+    """
+    texts = read_items(items)
+    train = [query.text for query in read_queries(queries)] if queries else []
+    chosen: Plan = PerQuery(top, uniform) if plan is PlanName.per_query else PerItem(top, uniform)
+    options = BuildOptions(plan=chosen, max_calls=max_calls, seed=seed)
+    opened = open_scorer(scorer, device)
+    calls = options.price(len(train), len(texts))
+    if dry_run:
+        _say_price(opened, train, list(texts.values()), calls)
+        return
+    retriever = open_first_stage(first_stage, device)
+    start = time.perf_counter()
+    notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls")
+    with progress_bar("scoring") as progress:
+        Index.build(
+            texts,
+            scorer=opened,
+            first_stage=retriever,
+            queries=train,
+            options=options,
+            out=out_folder,
+            notes={"scorer": scorer, "first_stage": first_stage},
+            progress=progress,
+        )
+    notes.print(f"built [bold]{out_folder}[/bold] in {time.perf_counter() - start:.0f} s", highlight=False)
+
+
+@app.command()
+@one_line_errors
+def search(
+    index: IndexPath,
+    query: Annotated[list[str] | None, typer.Argument(help="One query or more.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="Queries from a file (JSONL, CSV or TXT).")] = None,
+    k: Annotated[int, typer.Option("--k", "-k", help="Hits per query.")] = 10,
+    budget: Annotated[int, typer.Option(help="Cross-encoder calls per query.")] = 100,
+    method: Annotated[MethodName, typer.Option(help="How the budget is spent.")] = MethodName.axn,
+    rounds: Rounds = AXN.rounds,
+    mixing: Mixing = 0.0,
+    scorer: ScorerSpec = None,
+    first_stage: FirstStageSpec = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Search an index. The scorer and first stage are those of the build unless named.
+
+    Example: [bold]crossknn search codes.crossknn "water on the brain" --budget 200[/bold]
+    """
+    texts = [*(query or []), *([q.text for q in read_queries(queries)] if queries else [])]
+    if not texts:
+        raise InputError("there is no query; give one, or a file with --queries")
+    results = _open(index, scorer, first_stage, device).search_batch(
+        texts, k=k, budget=budget, method=_method(method, rounds, mixing)
+    )
+    if as_json:
+        for result in results:
+            typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+        return
+    for result in results:
+        out.print(result_table(result))
+        out.print()
+
+
+@app.command("evaluate")
+@one_line_errors
+def evaluate_command(
+    index: IndexPath,
+    queries: Annotated[
+        Path, typer.Option(help="Test queries (JSONL or CSV), perhaps with the label of the right item.")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for ground truth, report.json and recall.png.")],
+    k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
+    budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [50, 100, 200, 500],  # noqa: B006
+    limit: Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn with the seed.")] = None,
+    rounds: Rounds = AXN.rounds,
+    mixing: Mixing = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the draw and of the bootstrap.")] = 0,
+    scorer: ScorerSpec = None,
+    first_stage: FirstStageSpec = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Compare AXN with retrieve-and-rerank against the cross-encoder's exact top k.
+
+    The exact top k costs one call for every (query, item) pair. It is kept in the output folder; an interrupted run
+    goes on from there.
+
+    Example: [bold]crossknn evaluate codes.crossknn --queries test.jsonl --limit 50 --out report/[/bold]
+    """
+    opened = _open(index, scorer, first_stage, device)
+    rows = read_queries(queries)
+    if limit is not None and limit < len(rows):
+        kept = np.sort(np.random.default_rng(seed).choice(len(rows), limit, replace=False))
+        rows = [rows[n] for n in kept]
+    labels = [row.label for row in rows if row.label is not None]
+    if labels and len(labels) != len(rows):
+        raise InputError(f"{len(labels)} of {len(rows)} queries have a label; give it to all or to none")
+    options = EvaluationOptions(
+        ks=k, budgets=budget, methods={"rerank": Rerank(), "axn": AXN(rounds=rounds, mixing=mixing)}, seed=seed
+    )
+    out_folder.mkdir(parents=True, exist_ok=True)
+    notes.print(f"exact top k: {len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls")
+    with progress_bar("scoring") as progress:
+        report = evaluate(
+            opened,
+            [row.text for row in rows],
+            labels=labels or None,
+            folder=out_folder / "exact",
+            options=options,
+            progress=progress,
+        )
+    report.write_json(out_folder / "report.json")
+    report.plot(out_folder / "recall.png")
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+    else:
+        out.print(report.table())
+        notes.print(f"report: {out_folder / 'report.json'}, plot: {out_folder / 'recall.png'}", highlight=False)
+
+
+@app.command()
+@one_line_errors
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the index, report and plot.")] = Path(
+        "demo-output"
+    ),
+) -> None:
+    """Build an index of ICD-10-CM with a real cross-encoder, and find codes from clinicians' phrases.
+
+    Example: [bold]crossknn demo[/bold]   (needs: pip install 'crossknn[demo]')
+    """
+    from crossknn.cli.demo import run_demo
+
+    run_demo(out_folder)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+def _method(name: MethodName, rounds: int, mixing: float) -> SearchMethod:
+    return Rerank() if name is MethodName.rerank else AXN(rounds=rounds, mixing=mixing)
+
+
+def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str) -> Index:
+    remembered = read_manifest(folder)["config"].get("notes", {})
+    scorer, first_stage = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
+    if scorer is None or first_stage is None:
+        raise InputError(f"{folder} does not say what it was built with; name --scorer and --first-stage")
+    return Index.load(folder, scorer=open_scorer(scorer, device), first_stage=open_first_stage(first_stage, device))
+
+
+def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int) -> None:
+    """Calls, and time at the rate of a trial."""
+    if not calls:
+        out.print("0 cross-encoder calls: there are no train queries, so only the items are embedded")
+        return
+    rng = np.random.default_rng(0)
+    bound = scorer.prepare(items)
+    rows, columns = rng.integers(len(queries), size=64), rng.integers(len(items), size=64)
+    checked_scores(bound, queries, rows[:8], columns[:8])
+    start = time.perf_counter()
+    checked_scores(bound, queries, rows, columns)
+    rate = 64 / (time.perf_counter() - start)
+    minutes = calls / rate / 60
+    out.print(f"{calls:,} cross-encoder calls, about {minutes:,.1f} minutes at {rate:,.0f} calls/s (tried on 64 pairs)")

@@ -1,0 +1,130 @@
+"""``crossknn demo``: the whole way on real data, with the models of the distribution ``crossknn-demo``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from crossknn.cli.models import open_first_stage, open_scorer
+from crossknn.cli.terminal import notes, out, progress_bar
+from crossknn.datasets.icd10cm import load_icd10cm
+from crossknn.datasets.splits import Dataset
+from crossknn.evaluation import EvaluationOptions, evaluate
+from crossknn.first_stage import FirstStage
+from crossknn.index import BuildOptions, Index
+from crossknn.results import SearchResult
+from crossknn.scorers import Scorer
+from crossknn.scores import PerQuery
+from crossknn.search import Rerank
+
+PHRASES = (
+    "water on the brain",
+    "lockjaw",
+    "stomach bug",
+    "brittle bones",
+    "fear of open spaces",
+    "lazy eye",
+)
+"""What people say; the official descriptions share hardly a word with it."""
+
+_BUDGET = 100
+_SHOWN = 3
+_OPTIONS = BuildOptions(plan=PerQuery(top=25, uniform=25))
+_TRAIN_QUERIES = 200
+_TEST_QUERIES = 24
+
+
+def run_demo(folder: Path) -> None:
+    """Build, answer, and measure; everything is printed as it comes out.
+
+    Raises:
+        MissingExtraError: ``crossknn-demo`` is not installed.
+        MissingDataError: ``simple-icd-10-cm`` is not installed.
+    """
+    scorer, first_stage = open_scorer("demo"), open_first_stage("demo")
+    data = load_icd10cm()
+    folder.mkdir(parents=True, exist_ok=True)
+    index = _build(data, scorer, first_stage, folder / "icd10cm.crossknn")
+    for phrase in PHRASES:
+        found = index.search(phrase, k=_SHOWN, budget=_BUDGET)
+        reranked = index.search(phrase, k=_SHOWN, budget=_BUDGET, method=Rerank())
+        out.print(_side_by_side(found, reranked))
+        out.print()
+    _measure(data, index, scorer, first_stage, folder)
+
+
+def _build(data: Dataset, scorer: Scorer, first_stage: FirstStage, folder: Path) -> Index:
+    train = [query.text for query in data.queries["index_train"][:_TRAIN_QUERIES]]
+    calls = _OPTIONS.price(len(train), len(data.items))
+    notes.print(f"Indexing {len(data.items):,} codes of ICD-10-CM with {calls:,} cross-encoder calls ...")
+    start = time.perf_counter()
+    with progress_bar("embedding, scoring") as progress:
+        index = Index.build(
+            data.items,
+            scorer=scorer,
+            first_stage=first_stage,
+            queries=train,
+            out=folder,
+            options=_OPTIONS,
+            notes={"scorer": "demo", "first_stage": "demo"},
+            progress=progress,
+        )
+    notes.print(f'Built in {time.perf_counter() - start:.0f} s. Ask it more: crossknn search {folder} "your phrase"\n')
+    return index
+
+
+def _side_by_side(found: SearchResult, reranked: SearchResult) -> Table:
+    table = Table(
+        title=f'"{escape(found.query)}", {found.calls} cross-encoder calls each', title_justify="left", show_lines=False
+    )
+    table.add_column("the search found", ratio=5)
+    table.add_column("score", justify="right")
+    table.add_column("round", justify="right")
+    table.add_column("first-stage rank", justify="right")
+    table.add_column("reranking found", ratio=5)
+    table.add_column("score", justify="right")
+    for hit, other in zip(found, reranked, strict=True):
+        rank = f"{hit.first_stage_rank:,}"
+        table.add_row(
+            escape(f"{hit.id} {hit.text}"),
+            f"{hit.score:.2f}",
+            str(hit.round),
+            f"[bold green]{rank}[/bold green]" if hit.first_stage_rank > found.calls else rank,
+            escape(f"{other.id} {other.text}"),
+            f"{other.score:.2f}",
+        )
+    return table
+
+
+def _measure(data: Dataset, index: Index, scorer: Scorer, first_stage: FirstStage, folder: Path) -> None:
+    """The evaluation against exact brute force, over all codes of the test categories."""
+    part = data.subset((i for i, split in data.item_splits.items() if split == "test"), "icd10cm-test")
+    tested = part.queries["test"][:_TEST_QUERIES]
+    calls = len(tested) * len(part.items)
+    notes.print(
+        f"Measuring on {len(tested)} test queries over the {len(part.items):,} codes of the test categories: exact brute "
+        f"force takes {calls:,} calls ..."
+    )
+    with progress_bar("scoring") as progress:
+        measured = Index.build(
+            part.items,
+            scorer=scorer,
+            first_stage=first_stage,
+            queries=index.train_queries,
+            options=_OPTIONS,
+        )
+        report = evaluate(
+            measured,
+            [query.text for query in tested],
+            labels=[query.item_id for query in tested],
+            folder=folder / "exact",
+            options=EvaluationOptions(ks=(1, 10), budgets=(25, 50, 100, 200)),
+            progress=progress,
+        )
+    report.write_json(folder / "report.json")
+    report.plot(folder / "recall.png")
+    out.print(report.table())
+    out.print(f"Report: {folder / 'report.json'}\nPlot:   {folder / 'recall.png'}", highlight=False)

@@ -1,0 +1,81 @@
+"""Scorers and first stages named on the command line."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from crossknn.errors import InputError, import_extra
+from crossknn.first_stage import BM25, Dense, FirstStage, OnnxEncoder, RandomFirstStage, SentenceTransformersEncoder
+from crossknn.onnx_model import OnnxOptions
+from crossknn.scorers import OnnxScorer, Scorer, SentenceTransformersScorer
+
+SCORER_HELP = (
+    "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers, 'python:MODULE:NAME' for a scorer "
+    "object of yours, or 'demo'."
+)
+FIRST_STAGE_HELP = "Cheap retrieval: 'bm25', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
+
+
+def open_scorer(spec: str, device: str = "cpu") -> Scorer:
+    """The scorer that a ``--scorer`` names.
+
+    Raises:
+        InputError: the name fits nothing.
+        MissingExtraError: an optional dependency is missing.
+    """
+    kind, _, name = spec.partition(":")
+    if spec == "demo":
+        return OnnxScorer(demo_folder("cross_encoder"), OnnxOptions(device=device))
+    if kind == "st" and name:
+        return SentenceTransformersScorer(name, device=device)
+    if kind == "python" and name:
+        return _python_scorer(name)
+    if Path(spec).is_dir():
+        return OnnxScorer(spec, OnnxOptions(device=device))
+    raise InputError(f"no scorer {spec!r}: there is no such folder, and it is not st:NAME, python:MODULE:NAME or demo")
+
+
+def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
+    """The first stage that a ``--first-stage`` names.
+
+    Raises:
+        InputError: the name fits nothing.
+        MissingExtraError: an optional dependency is missing.
+    """
+    kind, _, name = spec.partition(":")
+    if spec == "bm25":
+        return BM25()
+    if spec == "random":
+        return RandomFirstStage()
+    if spec == "demo":
+        return Dense(OnnxEncoder(demo_folder("encoder"), OnnxOptions(device=device)))
+    if kind == "st" and name:
+        return Dense(SentenceTransformersEncoder(name, device=device))
+    if Path(spec).is_dir():
+        return Dense(OnnxEncoder(spec, OnnxOptions(device=device)))
+    raise InputError(f"no first stage {spec!r}: there is no such folder, and it is not bm25, st:NAME, random or demo")
+
+
+def demo_folder(model: str) -> Path:
+    """Folder of one of the demo's models, from the distribution ``crossknn-demo``."""
+    demo = import_extra("crossknn_demo", "demo")
+    return Path(demo.MODELS) / model
+
+
+def _python_scorer(name: str) -> Scorer:
+    module_name, _, attribute = name.partition(":")
+    sys.path.insert(0, "")
+    try:
+        scorer = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"cannot import the scorer {attribute!r} from {module_name!r}: {error}") from error
+    finally:
+        sys.path.remove("")
+    if not hasattr(scorer, "prepare") or not hasattr(scorer, "fingerprint"):
+        raise InputError(
+            f"{name} is a {type(scorer).__name__}, not a scorer; wrap a function in crossknn.FunctionScorer"
+        )
+    found: Scorer = scorer
+    return found

@@ -1,0 +1,95 @@
+"""What the command shows: progress on standard error, answers on standard output, errors in one line."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from crossknn.errors import CrossKNNError, CrossKNNWarning
+from crossknn.results import SearchResult
+from crossknn.scores.ledger import ProgressCallback
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console()
+notes = Console(stderr=True)
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors made on purpose, and the system's, into one line on standard error and an exit code.
+
+    1: the command could not do it. 2: wrong usage (typer's own). 130: interrupted.
+    """
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", CrossKNNWarning)
+            warnings.showwarning = _show_warning
+            try:
+                return command(*args, **kwargs)
+            except KeyboardInterrupt:
+                notes.print("interrupted; what was scored is kept, run the same command again to go on")
+                raise typer.Exit(130) from None
+            except BrokenPipeError:
+                sys.stderr.close()
+                raise typer.Exit(1) from None
+            except (CrossKNNError, OSError, MemoryError) as error:
+                notes.print(f"[red]error:[/red] {escape(str(error) or type(error).__name__)}", soft_wrap=True)
+                raise typer.Exit(1) from None
+
+    return run
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[ProgressCallback]:
+    """A bar with calls done, rate and time left; nothing where standard error is no terminal."""
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+        finished_before: list[int] = []
+
+        def update(done: int, total: int) -> None:
+            finished_before.append(done) if not finished_before else None
+            bar.update(task, completed=done, total=total, finished_before=finished_before[0])
+
+        yield update
+
+
+def result_table(result: SearchResult) -> Table:
+    """Hits with the round that found each and its first-stage rank."""
+    table = Table(title=f"{escape(result.query)}  [dim]({result.calls} calls)[/dim]", title_justify="left", box=None)
+    for name in ("score", "round", "first-stage rank"):
+        table.add_column(name, justify="right")
+    table.add_column("id")
+    table.add_column("item", overflow="fold")
+    for hit in result:
+        beyond = hit.first_stage_rank > result.calls
+        rank = f"[bold green]{hit.first_stage_rank:,}[/bold green]" if beyond else f"{hit.first_stage_rank:,}"
+        table.add_row(f"{hit.score:.2f}", str(hit.round), rank, escape(hit.id), escape(hit.text))
+    return table
+
+
+class _Rate(ProgressColumn):
+    """Calls per second in this run."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.elapsed or 0.0
+        done = task.completed - task.fields.get("finished_before", 0)
+        return Text(f"{done / elapsed:,.0f} calls/s" if elapsed > 0 and done > 0 else "")
+
+
+def _show_warning(message: Warning | str, *args: object, **kwargs: object) -> None:
+    notes.print(f"[yellow]warning:[/yellow] {escape(str(message))}", soft_wrap=True)

@@ -1,0 +1,64 @@
+"""Measures of a search, query by query, and intervals for their means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.errors import InputError
+
+
+def top_k_recall(exact: FloatArray, scored: IntArray, k: int) -> float:
+    """Top-k-Recall of one query: the share of the CE's exact top k that is among the items scored.
+
+    Tie-aware: an item that ties with the k-th counts as one of the k, but no more than k count.
+
+    Args:
+        exact: (n_items,) CE scores of all items.
+        scored: items that the search scored.
+        k: 1 to n_items.
+
+    Raises:
+        InputError: k is out of range.
+    """
+    if not 1 <= k <= len(exact):
+        raise InputError(f"k must lie between 1 and the {len(exact)} items, got {k}")
+    edge = np.partition(exact, len(exact) - k)[len(exact) - k]
+    return min(k, int(np.sum(exact[np.unique(scored)] >= edge))) / k
+
+
+def top_item_is_right(scores: FloatArray, indices: IntArray, right: BoolArray) -> float:
+    """Task accuracy of one query: 1 if the best-scored item is right, else 0; equal scores by item position.
+
+    Args:
+        scores: (n,) CE scores of the items found.
+        indices: (n,) their positions.
+        right: (n_items,) true for items that are right for the query.
+    """
+    return float(right[indices[np.lexsort((indices, -scores))[0]]])
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95% bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def paired_interval(values: FloatArray, baseline: FloatArray | None = None, *, seed: int = 0) -> Interval:
+    """Mean of ``values``, or of ``values - baseline`` on the same queries, with a 95% percentile bootstrap interval.
+
+    Args:
+        values: (n_queries,).
+        baseline: (n_queries,), paired with ``values``.
+        seed: of the 10,000 resamples of queries.
+    """
+    differences = values if baseline is None else values - baseline
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(len(differences), size=(10_000, len(differences)))
+    low, high = np.quantile(differences[drawn].mean(axis=1), [0.025, 0.975])
+    return Interval(float(differences.mean()), float(low), float(high))
