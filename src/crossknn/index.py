@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import AXN, Progress, Rerank, SearchMethod, Task, run_rounds
 
 _QUERIES_AT_ONCE = 64
+_COLLECTING = "collecting"
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,10 @@ class Index:
             raise InputError(f"{folder} exists and is no crossknn index; choose another place")
         index = cls(named, scorer, first_stage, notes=notes)
         if train:
-            index._learn(train, options, None if folder is None else folder / "collecting", progress)
+            index._learn(train, options, None if folder is None else folder / _COLLECTING, progress)
         if folder is not None:
             index.save(folder)
+            shutil.rmtree(folder / _COLLECTING, ignore_errors=True)
         return index
 
     def _learn(
@@ -167,7 +170,7 @@ class Index:
                 queries,
                 self.items,
                 self._scorer,
-                folder or Path(scratch) / "collecting",
+                folder or Path(scratch) / _COLLECTING,
                 shard_size=options.shard_size,
                 progress=progress,
             )

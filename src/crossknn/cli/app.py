@@ -99,7 +99,7 @@ def build(
 
     A build that was interrupted goes on where it stopped when the same command is run again.
 
-    Example: [bold]crossknn build codes.jsonl --queries train.jsonl --scorer ce/ --first-stage de/ --out x.crossknn[/bold]
+    Example: [bold]crossknn build codes.jsonl --queries train.jsonl --scorer ce/ --first-stage de/ --out my.index[/bold]
     """
     texts = read_items(items)
     train = [query.text for query in read_queries(queries)] if queries else []

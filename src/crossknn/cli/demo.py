@@ -105,8 +105,8 @@ def _measure(data: Dataset, index: Index, scorer: Scorer, first_stage: FirstStag
     tested = part.queries["test"][:_TEST_QUERIES]
     calls = len(tested) * len(part.items)
     notes.print(
-        f"Measuring on {len(tested)} test queries over the {len(part.items):,} codes of the test categories: exact brute "
-        f"force takes {calls:,} calls ..."
+        f"Measuring on {len(tested)} test queries over the {len(part.items):,} codes of the test categories: exact "
+        f"brute force takes {calls:,} calls ..."
     )
     with progress_bar("scoring") as progress:
         measured = Index.build(

@@ -1,0 +1,44 @@
+# Everything runs in a virtual environment of its own; only Python (3.10 to 3.13) and make are needed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test test-torch lint constraints clean
+
+demo: $(VENV)/.demo  ## Build an index of ICD-10-CM with a real cross-encoder and answer from it
+	$(BIN)/crossknn demo
+
+test: $(VENV)/.dev lint  ## Lint, types and tests, without torch
+	$(BIN)/python -m pytest
+
+test-torch: $(VENV)/.torch  ## The tests that need torch and sentence-transformers
+	$(BIN)/python -m pytest -m torch
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml demo/pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --constraint constraints.txt --editable . ./demo
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.demo
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.dev
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch]'
+	@touch $@
+
+constraints: $(VENV)/.dev  ## Take the newest versions that fit together
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-emit-package crossknn-demo \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) demo-output

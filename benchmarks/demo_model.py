@@ -1,0 +1,161 @@
+"""Is the demo's cross-encoder good under brute force? The bars it had to pass, on test queries of ICD-10-CM.
+
+    python benchmarks/demo_model.py --fp32 training/runs/demo/fp32 --work training/runs/demo/measured
+
+Accuracy is counted by description: 1,463 codes share theirs with another. Scores are kept in the work folder, so a run
+that was stopped goes on. On two cores: about an hour for 300 queries over the 10K subset, half an hour for 50 more over
+all codes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from environment import environment
+
+from crossknn.arrays import FloatArray
+from crossknn.cli.models import demo_folder
+from crossknn.datasets.icd10cm import load_icd10cm, load_icd10cm_10k
+from crossknn.evaluation import exact_scores, paired_interval
+from crossknn.first_stage import Dense, OnnxEncoder
+from crossknn.scorers import OnnxScorer
+from crossknn.scores import Pairs, collect_scores
+from crossknn.vectors import top_k
+
+SEED = 0
+
+
+def watch(label: str) -> Callable[[int, int], None]:
+    """Progress in one line."""
+
+    def report(done: int, total: int) -> None:
+        sys.stderr.write(f"\r{label}: {done:,} of {total:,}")
+        sys.stderr.flush()
+
+    return report
+
+
+def right_at_top(scores: FloatArray, texts: np.ndarray, labels: np.ndarray) -> FloatArray:
+    """(n_queries,) 1 where the best item reads as the label does; equal scores by position."""
+    return (texts[np.argmax(scores, axis=1)] == labels).astype(float)
+
+
+def correlation_of_ranks(a: FloatArray, b: FloatArray) -> float:
+    """Spearman's."""
+    return float(np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1])
+
+
+def measure_subset(work: Path, fp32: Path, n_queries: int) -> dict[str, object]:
+    """Brute force, reranking and the dual encoder alone over the 10K subset; int8 against fp32."""
+    data = load_icd10cm_10k()
+    tested = data.queries["test"][:n_queries]
+    queries, items = [q.text for q in tested], list(data.items.values())
+    texts, labels = np.array(items, dtype=object), np.array([data.items[q.item_id] for q in tested], dtype=object)
+    scorer = OnnxScorer(demo_folder("cross_encoder"))
+    exact = exact_scores(queries, items, scorer, work / f"int8-10k-{n_queries}", progress=watch("int8, 10K"))
+    dense = Dense(OnnxEncoder(demo_folder("encoder"))).prepare(items).scores(queries)
+
+    candidates = [np.union1d(top_k(d, 100), top_k(e, 50)) for d, e in zip(dense, exact, strict=True)]
+    rng = np.random.default_rng(SEED)
+    random = [rng.choice(len(items), 10, replace=False) for _ in queries]
+    chosen = [np.union1d(c, r) for c, r in zip(candidates, random, strict=True)]
+    pairs = Pairs(np.repeat(np.arange(len(queries)), [len(c) for c in chosen]), np.concatenate(chosen))
+    full = np.full(exact.shape, -np.inf)
+    full[pairs.query_indices, pairs.item_indices] = collect_scores(
+        pairs, queries, items, OnnxScorer(fp32), work / f"fp32-10k-{n_queries}", progress=watch("fp32, candidates")
+    )
+
+    reranked = np.full(exact.shape, -np.inf)
+    for row, d in enumerate(dense):
+        best = top_k(d, 100)
+        reranked[row, best] = exact[row, best]
+    brute, alone = right_at_top(exact, texts, labels), right_at_top(dense, texts, labels)
+    rerank, brute_fp32 = right_at_top(reranked, texts, labels), right_at_top(full, texts, labels)
+    at_random = tuple(np.array([(r, c) for r, cs in enumerate(random) for c in cs]).T)
+    hard = tuple(np.array([(r, c) for r, cs in enumerate(candidates) for c in cs]).T)
+    return {
+        "queries": len(queries),
+        "items": len(items),
+        "accuracy": {
+            "brute_force_int8": asdict(paired_interval(brute)),
+            "brute_force_fp32_among_candidates": asdict(paired_interval(brute_fp32)),
+            "rerank_100": asdict(paired_interval(rerank)),
+            "dual_encoder": asdict(paired_interval(alone)),
+        },
+        "brute_force_minus_dual_encoder": asdict(paired_interval(brute, alone)),
+        "brute_force_minus_rerank_100": asdict(paired_interval(brute, rerank)),
+        "int8_minus_fp32": asdict(paired_interval(brute, brute_fp32)),
+        "spearman_int8_fp32": {
+            "random_pairs": correlation_of_ranks(exact[at_random], full[at_random]),
+            "hard_pairs": correlation_of_ranks(exact[hard], full[hard]),
+            "largest_difference": float(np.abs(exact[hard] - full[hard]).max()),
+        },
+        "queries_whose_best_two_tie": float(np.mean([_best_two_tie(row, texts) for row in exact])),
+        "label_among_best": {
+            name: {
+                str(k): float(np.mean([label in texts[top_k(s, k)] for s, label in zip(scores, labels, strict=True)]))
+                for k in (10, 100)
+            }
+            for name, scores in (("brute_force", exact), ("dual_encoder", dense))
+        },
+    }
+
+
+def measure_all_codes(work: Path, n_queries: int) -> dict[str, object]:
+    """The same over all codes, for fewer queries."""
+    data = load_icd10cm()
+    tested = data.queries["test"][:n_queries]
+    queries, items = [q.text for q in tested], list(data.items.values())
+    texts, labels = np.array(items, dtype=object), np.array([data.items[q.item_id] for q in tested], dtype=object)
+    scorer = OnnxScorer(demo_folder("cross_encoder"))
+    exact = exact_scores(queries, items, scorer, work / f"int8-all-{n_queries}", progress=watch("int8, all codes"))
+    dense = Dense(OnnxEncoder(demo_folder("encoder"))).prepare(items).scores(queries)
+    brute, alone = right_at_top(exact, texts, labels), right_at_top(dense, texts, labels)
+    return {
+        "queries": len(queries),
+        "items": len(items),
+        "accuracy": {
+            "brute_force_int8": asdict(paired_interval(brute)),
+            "dual_encoder": asdict(paired_interval(alone)),
+        },
+        "brute_force_minus_dual_encoder": asdict(paired_interval(brute, alone)),
+    }
+
+
+def _best_two_tie(scores: FloatArray, texts: np.ndarray) -> bool:
+    best = top_k(scores, 10)
+    others = [i for i in best[1:] if texts[i] != texts[best[0]]]
+    return bool(others) and scores[others[0]] == scores[best[0]]
+
+
+def main() -> None:
+    """Measure, and write one JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fp32", type=Path, required=True, help="folder of the same model in fp32")
+    parser.add_argument("--work", type=Path, required=True, help="keeps scores")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "demo_model.json")
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--all-codes", type=int, default=50, help="queries over all codes; 0 leaves that out")
+    args = parser.parse_args()
+    result: dict[str, object] = {
+        "environment": environment(),
+        "seed": SEED,
+        "model": json.loads((demo_folder("cross_encoder") / "config.json").read_text()),
+    }
+    result["subset_10k"] = measure_subset(args.work, args.fp32, args.queries)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
+    if args.all_codes:
+        result["all_codes"] = measure_all_codes(args.work, args.all_codes)
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
