@@ -78,8 +78,8 @@ class OnnxModel:
 
     @property
     def kernel(self) -> str:
-        """Runtime and device, as a fingerprint names them."""
-        return f"onnxruntime/{self._session.get_providers()[0]}"
+        """Runtime, its version and device, as a fingerprint names them."""
+        return f"onnxruntime-{ort.__version__}/{self._session.get_providers()[0]}"
 
     def tokenize(self, texts: Sequence[str]) -> list[IntArray]:
         """Token ids of each text, without special tokens and not truncated."""
