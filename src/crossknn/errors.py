@@ -61,5 +61,5 @@ def import_extra(module: str, extra: str) -> ModuleType:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"this needs {module.partition('.')[0]!r}, which is not installed; try: pip install 'crossknn[{extra}]'"
+            f"this needs {error.name or module!r}, which is not installed; try: pip install 'crossknn[{extra}]'"
         ) from error

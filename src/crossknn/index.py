@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,6 @@ from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import AXN, Progress, Rerank, SearchMethod, Task, run_rounds
 
 _QUERIES_AT_ONCE = 64
-_COLLECTING = "collecting"
 
 
 @dataclass(frozen=True)
@@ -143,16 +141,16 @@ class Index:
         """
         options = options or BuildOptions()
         named = _named_items(items)
-        train = _checked_queries(queries)
+        train = list(dict.fromkeys(_checked_queries(queries)))
         folder = None if out is None else Path(out)
         if folder is not None and folder.exists() and not storage.is_replaceable(folder):
             raise InputError(f"{folder} exists and is no crossknn index; choose another place")
         index = cls(named, scorer, first_stage, notes=notes)
         if train:
-            index._learn(train, options, None if folder is None else folder / _COLLECTING, progress)
+            index._learn(train, options, None if folder is None else folder / storage.COLLECTING, progress)
         if folder is not None:
             index.save(folder)
-            shutil.rmtree(folder / _COLLECTING, ignore_errors=True)
+            storage.remove_ledger(folder)
         return index
 
     def _learn(
@@ -170,7 +168,7 @@ class Index:
                 queries,
                 self.items,
                 self._scorer,
-                folder or Path(scratch) / _COLLECTING,
+                folder or Path(scratch) / storage.COLLECTING,
                 shard_size=options.shard_size,
                 progress=progress,
             )
@@ -223,9 +221,9 @@ class Index:
         """
         folder = Path(path)
         contents = storage.load(folder, verify=verify)
-        _check_built_with(folder, contents.config, scorer, first_stage)
         arrays, rows = contents.arrays, contents.rows
         try:
+            _check_built_with(folder, contents.config, scorer, first_stage)
             items = {row["id"]: row["text"] for row in rows["items"]}
             model = scores = None
             if "score_values" in arrays:
@@ -289,8 +287,8 @@ class Index:
         Cost: ``min(budget, allowed items)`` CE calls for each query.
         """
         texts = _checked_queries(queries)
-        if k < 1:
-            raise InputError(f"k must be at least 1, got {k}")
+        _check_count("k", k)
+        _check_count("budget", budget)
         if budget < k:
             raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
         allowed = _checked_filter(filter, len(self))
@@ -370,6 +368,11 @@ def _checked_queries(queries: Sequence[str]) -> list[str]:
         if not isinstance(query, str) or not query.strip():
             raise InputError(f"a query must be a text that is not empty, got {query!r}")
     return list(queries)
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _checked_filter(mask: ArrayLike | None, n_items: int) -> BoolArray | None:

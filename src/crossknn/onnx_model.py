@@ -74,7 +74,15 @@ class OnnxModel:
         self.max_length = options.max_length or _configured_length(Path(folder))
         self._session = _open_session(model_path, options)
         self._inputs = {node.name for node in self._session.get_inputs()}
-        self.digest = f"{digest_file(model_path)[:16]}:{digest_file(tokenizer_path)[:8]}"
+        weights = [model_path, *sorted(model_path.parent.glob(f"{model_path.name}[._]data"))]
+        digests = [digest_file(path)[:16] for path in weights]
+        self.digest = ":".join([*digests, digest_file(tokenizer_path)[:8]])
+
+    @property
+    def output_width(self) -> int | None:
+        """Numbers per input, where the model declares it."""
+        shape = self._session.get_outputs()[0].shape
+        return int(shape[1]) if len(shape) == 2 and isinstance(shape[1], int) else None
 
     @property
     def kernel(self) -> str:
@@ -107,6 +115,11 @@ class OnnxModel:
                 mask[n, : lengths[row]] = 1
             feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}
             batch = self._session.run(None, {k: v for k, v in feed.items() if k in self._inputs})[0]
+            if batch.ndim > 2:
+                raise InputError(
+                    f"the model's first output has shape {batch.shape}, one vector a token; one row a text is needed: "
+                    "export the model with its pooling"
+                )
             batch = batch.astype(np.float32).reshape(len(rows), -1)
             if outputs is None:
                 outputs = np.empty((len(tokens), batch.shape[1]), dtype=np.float32)
@@ -144,6 +157,8 @@ class InputTemplate:
             if isinstance(piece, int) or piece not in pieces:
                 pieces.append(piece)
                 types.append(kind)
+        if "a" not in pieces or (pair and "b" not in pieces):
+            raise InputError(f"the tokenizer does not {'join two texts' if pair else 'keep a one-letter text'}")
         return cls(tuple(pieces), tuple(types))
 
     @property
@@ -184,14 +199,25 @@ def _open_session(path: Path, options: OnnxOptions) -> ort.InferenceSession:
 
 def _configured_length(folder: Path) -> int:
     """``max_length`` of config.json, or what tokenizer and architecture allow, or 512."""
-    found = []
-    for name, keys in (
-        ("config.json", ("max_length", "max_position_embeddings")),
-        ("tokenizer_config.json", ("model_max_length",)),
-    ):
-        path = folder / name
-        config: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-        found += [int(config[key]) for key in keys if 8 <= config.get(key, 0) <= 1_000_000]
-        if "max_length" in config and name == "config.json":
-            break
-    return min(found, default=512)
+    config, tokenizer = _read_json(folder / "config.json"), _read_json(folder / "tokenizer_config.json")
+    if (length := _usable(config.get("max_length"))) is not None:
+        return length
+    positions = _usable(config.get("max_position_embeddings"))
+    if positions is not None and "roberta" in str(config.get("model_type")):
+        positions -= int(config.get("pad_token_id", 1)) + 1  # these count positions from behind the padding's
+    lengths = (positions, _usable(tokenizer.get("model_max_length")))
+    return min((length for length in lengths if length is not None), default=512)
+
+
+def _usable(length: object) -> int | None:
+    return length if isinstance(length, int) and 8 <= length <= 1_000_000 else None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{path} is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object")
+    return content

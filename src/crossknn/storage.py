@@ -6,8 +6,10 @@ manifest names a data folder that is whole. Old data folders are removed afterwa
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -23,7 +25,9 @@ from crossknn.scores.ledger import write_aside
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+COLLECTING = "collecting"
 _KIND = "crossknn index"
+_DATA = re.compile(r"data-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,13 @@ def save(folder: Path, contents: Contents) -> None:
             "files": files,
             "config": dict(contents.config),
         }
-        write_aside(folder / MANIFEST, (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode())
+        manifest["sha256"] = _digest_manifest(manifest)
+        write_aside(folder / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
     except BaseException:
         shutil.rmtree(data, ignore_errors=True)
         raise
-    for old in folder.glob("data-*"):
-        if old.name != name:
+    for old in folder.iterdir():
+        if _DATA.fullmatch(old.name) and old.name != name:
             shutil.rmtree(old, ignore_errors=True)
 
 
@@ -99,7 +104,7 @@ def load(folder: Path, *, verify: bool = True) -> Contents:
         _check_file(path, entry, verify=verify)
         try:
             if path.suffix == ".npy":
-                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                array = np.lib.format.open_memmap(path, mode="r")
                 if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
                     raise ValueError(f"holds {array.dtype} {array.shape}, not {entry['dtype']} {entry['shape']}")
                 arrays[path.stem] = array
@@ -124,25 +129,55 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise IndexFileError(f"{folder} has no {MANIFEST}: no index, or one whose build did not finish; build it again")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = manifest["kind"], manifest["format_version"]
-        foreign = kind != _KIND or not isinstance(version, int)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IndexFileError(f"{path} is damaged or no crossknn manifest ({error}); build the index again") from error
-    if foreign:
-        raise IndexFileError(f"{path} is a manifest of {kind!r}, not of a crossknn index")
-    if version > FORMAT_VERSION:
+    except (OSError, ValueError) as error:
+        raise IndexFileError(f"{path} is damaged ({error}); build the index again") from error
+    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND:
+        raise IndexFileError(f"{path} is not the manifest of a crossknn index")
+    version = manifest.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
         raise IndexFileError(
             f"{folder} has format version {version}, this crossknn reads up to {FORMAT_VERSION}; upgrade crossknn"
         )
-    if not {"data", "files", "config"} <= manifest.keys():
-        raise IndexFileError(f"{path} lacks some of its entries; build the index again")
-    return dict(manifest)
+    if manifest.get("sha256") != _digest_manifest(manifest):
+        raise IndexFileError(f"{path} is damaged: its contents do not fit its checksum; build the index again")
+    return manifest
 
 
 def is_replaceable(folder: Path) -> bool:
-    """Whether a folder is empty, or an index, or what an unfinished build left."""
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
-    return all(name == MANIFEST or name == "collecting" or name.startswith(("data-", MANIFEST)) for name in names)
+    """Whether a folder is empty, or an index, or what an unfinished build left: nothing of anybody else's is lost."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    if MANIFEST in names:
+        try:
+            read_manifest(folder)
+        except IndexFileError:
+            return False
+    ours = {MANIFEST, COLLECTING}
+    return all(name in ours or _DATA.fullmatch(name) or _is_aside(name) for name in names) and _is_ledger(
+        folder / COLLECTING
+    )
+
+
+def remove_ledger(folder: Path) -> None:
+    """Remove the scores that a finished build collected, and nothing else that may stand there."""
+    collecting = folder / COLLECTING
+    if collecting.is_dir() and _is_ledger(collecting):
+        shutil.rmtree(collecting, ignore_errors=True)
+
+
+def _is_ledger(folder: Path) -> bool:
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return all(name.startswith(("ledger.json", "shard-")) for name in names)
+
+
+def _is_aside(name: str) -> bool:
+    return name.startswith(MANIFEST) and name.endswith(".tmp")
+
+
+def _digest_manifest(manifest: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _check_file(path: Path, entry: Mapping[str, Any], *, verify: bool) -> None:

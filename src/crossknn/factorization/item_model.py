@@ -27,9 +27,8 @@ class Normalisation:
     @classmethod
     def matching(cls, scores: FloatArray, reference: FloatArray) -> Normalisation:
         """The one that gives ``scores`` the mean and standard deviation of ``reference`` (same cells, any shape)."""
-        spread = float(np.std(scores))
-        scale = float(np.std(reference)) / spread if spread > 0 else 1.0
-        scale = scale if scale > 0 else 1.0
+        varied = np.ptp(scores) > 0 and np.ptp(reference) > 0
+        scale = float(np.std(reference) / np.std(scores)) if varied else 1.0
         return cls(scale=scale, shift=float(np.mean(scores)) - float(np.mean(reference)) / scale)
 
     def apply(self, scores: FloatArray) -> FloatArray:

@@ -163,6 +163,8 @@ def _start(
     n_queries, n_items = scores.shape
     if not len(scores.values):
         raise InputError("there is no score to factorize; give train queries and a plan that scores some pairs")
+    if (item_vectors is None) != (query_vectors is None):
+        raise InputError("give both item_vectors and query_vectors, or neither: one space holds both")
     if item_vectors is None or query_vectors is None:
         rng = np.random.default_rng(options.seed)
         v0: FloatArray = rng.normal(0, 1 / np.sqrt(options.dimensions), (n_items, options.dimensions))

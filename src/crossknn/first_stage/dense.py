@@ -55,6 +55,8 @@ class Dense:
             vectors = self._encoder.embed(items) if items else np.empty((0, 1), dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(items):
             raise InputError(f"item vectors have shape {vectors.shape}, but there are {len(items)} items")
+        if vectors.dtype != np.float32:
+            vectors = vectors.astype(np.float32)
         if item_vectors is None and not np.isfinite(vectors).all():
             raise InputError("item vectors must be finite; some are NaN or infinite")
         return BoundDense(self._encoder, vectors)
@@ -73,7 +75,10 @@ class BoundDense:
         Raises:
             InputError: the encoder gave vectors of another width than the items', or not finite ones.
         """
-        vectors = np.asarray(self._encoder.embed(queries), dtype=np.float32)
+        if not queries:
+            return np.empty((0, self.item_vectors.shape[1]), dtype=np.float32)
+        # One by one: a transformer's last digits depend on its batch, and a query's result must not.
+        vectors = np.vstack([np.asarray(self._encoder.embed([query]), dtype=np.float32) for query in queries])
         if vectors.shape != (len(queries), self.item_vectors.shape[1]) or not np.isfinite(vectors).all():
             raise InputError(
                 f"the encoder gave query vectors of shape {vectors.shape}, or not finite ones; expected were "
@@ -107,6 +112,9 @@ class GivenVectors:
         missing = next((text for text in texts if text not in self._vectors), None)
         if missing is not None:
             raise InputError(f"no vector was given for the text {missing!r}")
+        widths = {np.shape(self._vectors[text]) for text in texts}
+        if len(widths) > 1:
+            raise InputError(f"the vectors given have different widths: {sorted(widths)}")
         return np.array([self._vectors[text] for text in texts], dtype=np.float32)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
-from crossknn.errors import InputError
+from crossknn.errors import InputError, ScorerError
 from crossknn.scorers.base import Fingerprint
 
 
@@ -51,4 +51,10 @@ class _BoundFunction:
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
         pairs = [(queries[q], self.items[i]) for q, i in zip(query_indices, item_indices, strict=True)]
         batches = (pairs[start : start + self.batch_size] for start in range(0, len(pairs), self.batch_size))
-        return np.array([score for batch in batches for score in self.function(batch)], dtype=np.float64)
+        scores: list[float] = []
+        for batch in batches:
+            found = list(self.function(batch))
+            if len(found) != len(batch):
+                raise ScorerError(f"the scorer's function returned {len(found)} scores for {len(batch)} pairs")
+            scores += found
+        return np.array(scores, dtype=np.float64)

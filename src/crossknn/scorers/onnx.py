@@ -33,8 +33,7 @@ class OnnxScorer:
     def __init__(self, folder: str | Path, options: OnnxOptions | None = None) -> None:
         self._model = OnnxModel(folder, options or OnnxOptions())
         self._template = InputTemplate.of(self._model.tokenizer, pair=True)
-        if "a" not in self._template.pieces or "b" not in self._template.pieces:
-            raise InputError(f"the tokenizer in {folder} does not join two texts; is this a cross-encoder?")
+        _check_width(self._model.output_width)
         self.fingerprint = Fingerprint(
             model=f"onnx:{self._model.digest}:max_length={self._model.max_length}", kernel=self._model.kernel
         )
@@ -76,9 +75,13 @@ class BoundOnnxScorer:
             )
         self.truncated += cut
         logits = self._model.run([tokens for tokens, _ in inputs], [types for _, types in inputs])
-        if logits.shape[1] != 1:
-            raise InputError(f"the model gives {logits.shape[1]} numbers a pair; one logit is needed")
+        _check_width(logits.shape[1])
         return logits[:, 0].astype(np.float64)
+
+
+def _check_width(width: int | None) -> None:
+    if width not in (None, 1):
+        raise InputError(f"the model gives {width} numbers a pair; a cross-encoder with one logit is needed")
 
 
 def truncate_longest_first(a: IntArray, b: IntArray, room: int) -> tuple[IntArray, IntArray]:

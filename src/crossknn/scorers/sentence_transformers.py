@@ -10,7 +10,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, import_extra
-from crossknn.fingerprints import digest_weights
+from crossknn.fingerprints import digest_texts, digest_weights
 from crossknn.scorers.base import Fingerprint
 
 if TYPE_CHECKING:
@@ -46,16 +46,18 @@ class SentenceTransformersScorer:
         self._identity = import_extra("torch", "torch").nn.Identity()
         if isinstance(model, str | Path):
             model = library.CrossEncoder(
-                str(model), device=device, max_length=max_length, model_kwargs={"torch_dtype": dtype}
+                str(model), device=device, max_length=max_length, model_kwargs={"dtype": dtype}
             )
         self._model: Any = model
         self._batch_size = batch_size
         if self._model.num_labels != 1:
             raise InputError(f"the cross-encoder has {self._model.num_labels} labels; one logit is needed")
         weights = next(self._model.model.parameters())
+        length = self._model.max_seq_length if hasattr(self._model, "max_seq_length") else self._model.max_length
+        tokenizer = digest_texts([self._model.tokenizer.backend_tokenizer.to_str()])
         self.fingerprint = Fingerprint(
-            model=f"sentence-transformers:{digest_weights(self._model.model)[:16]}:{weights.dtype}"
-            f":max_length={self._model.max_length}",
+            model=f"sentence-transformers:{digest_weights(self._model.model)[:16]}:{tokenizer[:8]}:{weights.dtype}"
+            f":max_length={length}",
             kernel=f"torch/{weights.device.type}",
         )
 

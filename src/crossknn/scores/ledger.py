@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -107,6 +107,8 @@ def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
         stored = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{manifest} cannot be read ({error}); delete the folder {folder} to score anew") from error
+    if not isinstance(stored, dict):
+        raise InputError(f"{manifest} holds no ledger; delete the folder {folder} to score anew")
     for key, value in contents.items():
         if stored.get(key) != value:
             raise InputError(
@@ -116,29 +118,36 @@ def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
 
 
 def _shard_path(folder: Path, start: int) -> Path:
-    return folder / f"shard-{start:010d}.npy"
+    return folder / f"shard-{start:010d}.bin"
 
 
 def _read_shard(path: Path, expected: int) -> FloatArray | None:
     """The shard's scores, or None where it is missing or damaged (it is scored again then)."""
     try:
-        values: FloatArray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        content = path.read_bytes()
+    except OSError:
         return None
-    return values if values.shape == (expected,) and np.isfinite(values).all() else None
+    digest, data = content[:32], content[32:]
+    if len(data) != 8 * expected or hashlib.sha256(data).digest() != digest:
+        return None
+    return np.frombuffer(data, dtype="<f8")
 
 
 def _write_shard(path: Path, values: FloatArray) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    write_aside(path, buffer.getvalue())
+    """SHA-256 of the data (32 bytes), then the scores as little-endian float64."""
+    data = values.astype("<f8").tobytes()
+    write_aside(path, hashlib.sha256(data).digest() + data)
 
 
 def write_aside(path: Path, data: bytes) -> None:
     """Write a file beside its place and rename it: readers see the old file or the new one, never a part."""
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -30,6 +30,11 @@ class ScoreMatrix:
     def __post_init__(self) -> None:
         if not len(self.query_indices) == len(self.item_indices) == len(self.values):
             raise InputError("a score matrix needs as many queries as items as values")
+        if not np.isfinite(self.values).all():
+            raise InputError("the scores of a score matrix must be finite")
+        for indices, size in zip((self.query_indices, self.item_indices), self.shape, strict=True):
+            if len(indices) and not (indices.min() >= 0 and indices.max() < size):
+                raise InputError(f"indices of a score matrix of shape {self.shape} are out of range")
         flat = self.query_indices * self.shape[1] + self.item_indices
         if len(flat) and (np.diff(flat) <= 0).any():
             raise InputError("the pairs of a score matrix must be sorted, and no pair may stand twice")

@@ -44,12 +44,12 @@ class AXN:
         Raises:
             InputError: the index has no item vectors, or ``mixing`` is asked for without query vectors.
         """
-        if not progress.rounds:
-            return propose_by_first_stage(task, progress, size)
         items = task.item_model
+        if self.rounds == 1 or (not progress.rounds and items is not None and not self._lacks_vector(task)):
+            return propose_by_first_stage(task, progress, size)
         if items is None:
             raise InputError("this index has no item vectors: give train queries or a dense first stage, or use rerank")
-        if self.mixing > 0 and task.query_vectors is None:
+        if self._lacks_vector(task):
             raise InputError("mixing needs the query's vector from a dense first stage; set mixing=0")
         start = time.perf_counter()
         fitted = np.empty((len(task.queries), items.vectors.shape[1]))
@@ -66,3 +66,6 @@ class AXN:
         chosen = np.array([top_k(a, size, u) for a, u in zip(approximate, progress.unseen, strict=True)])
         predicted = np.take_along_axis(approximate, chosen, axis=1) + intercepts[:, None]
         return Proposal(chosen, items.normalisation.invert(predicted.astype(np.float64)), solve_seconds)
+
+    def _lacks_vector(self, task: Task) -> bool:
+        return self.mixing > 0 and task.query_vectors is None

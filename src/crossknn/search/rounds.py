@@ -152,8 +152,7 @@ def _run_round(method: SearchMethod, task: Task, progress: Progress, size: int) 
     proposed = time.perf_counter()
     rows = np.repeat(np.arange(n_queries), size)
     columns = proposal.indices.ravel()
-    assert proposal.indices.shape == (n_queries, size)
-    assert progress.unseen[rows, columns].all()
+    _check_proposal(proposal, progress, (n_queries, size))
     scores = checked_scores(task.scorer, task.queries, rows, columns).reshape(n_queries, size)
     scored = time.perf_counter()
     progress.unseen[rows, columns] = False
@@ -169,3 +168,13 @@ def _run_round(method: SearchMethod, task: Task, progress: Progress, size: int) 
             score_seconds=(scored - proposed) / n_queries,
         )
     )
+
+
+def _check_proposal(proposal: Proposal, progress: Progress, shape: tuple[int, int]) -> None:
+    """Methods are plug-ins: what they propose is checked before it is paid for."""
+    if proposal.indices.shape != shape:
+        raise InputError(f"the search method proposed items of shape {proposal.indices.shape}, {shape} was asked for")
+    if not np.take_along_axis(progress.unseen, proposal.indices, axis=1).all():
+        raise InputError("the search method proposed an item that was scored already, or is not allowed")
+    if shape[1] > 1 and (np.diff(np.sort(proposal.indices, axis=1), axis=1) == 0).any():
+        raise InputError("the search method proposed an item twice in one round")

@@ -1,0 +1,130 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from crossknn.cli.app import app
+
+SCORER = """
+import os, time
+from crossknn import FunctionScorer
+
+def score(pairs):
+    time.sleep(float(os.environ.get("SLEEP", "0")))
+    return [len(set(query.split()) & set(item.split())) - 0.01 * len(item) for query, item in pairs]
+
+scorer = FunctionScorer(score, name="words-in-common", batch_size=8)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Items, queries and a scorer module in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_scorer", raising=False)
+    (tmp_path / "my_scorer.py").write_text(SCORER)
+    words = ["red", "green", "blue", "round", "square", "big", "small"]
+    items = [f"{a} {b} thing" for a in words for b in words if a != b]
+    (tmp_path / "items.jsonl").write_text(
+        "".join(json.dumps({"id": f"i{n}", "text": t}) + "\n" for n, t in enumerate(items))
+    )
+    (tmp_path / "train.csv").write_text("text\nred round\nblue big\ngreen\n")
+    (tmp_path / "test.jsonl").write_text('{"text": "small red", "label": "i36"}\n{"text": "square", "label": "i24"}\n')
+    return tmp_path
+
+
+def run(*args: str, exit_code: int = 0):
+    result = CliRunner().invoke(app, args)
+    assert result.exit_code == exit_code, result.output
+    return result
+
+
+BUILD = ("build", "items.jsonl", "--scorer", "python:my_scorer:scorer", "--out", "x.crossknn")
+
+
+def test_build_search_evaluate(folder: Path) -> None:
+    run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
+    shown = run("search", "x.crossknn", "small red", "--budget", "20", "-k", "2").output
+    assert "small red thing" in shown
+    assert "20 calls" in shown
+    found = [json.loads(line) for line in run("search", "x.crossknn", "red", "blue", "--json").stdout.splitlines()]
+    assert [result["query"] for result in found] == ["red", "blue"]
+    assert found[0]["hits"][0].keys() == {"id", "score", "round", "first_stage_rank", "text"}
+    assert found[0]["calls"] == 42
+    report = json.loads(
+        run(
+            "evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "r", "-k", "1", "--budget", "42", "--json"
+        ).stdout
+    )
+    assert [cell["recall"]["1"]["mean"] for cell in report["cells"]] == [1.0, 1.0]
+    assert {path.name for path in (folder / "r").iterdir()} == {"exact", "report.json", "recall.png"}
+
+
+def test_the_price_is_said_and_nothing_is_written(folder: Path) -> None:
+    asked = (*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5", "--dry-run")
+    assert "30 cross-encoder calls" in run(*asked).output
+    assert "20 cross-encoder calls" in run(*asked, "--max-calls", "20").output
+    assert "0 cross-encoder calls" in run(*BUILD, "--dry-run").output
+    assert not (folder / "x.crossknn").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("search", "none", "x"), "there is no index at none"),
+        (("search", "items.jsonl", "x"), "there is no index"),
+        (("build", "none.csv", "--scorer", "demo", "--out", "x"), "none.csv is not there"),
+        (("build", "items.jsonl", "--scorer", "nothing", "--out", "x"), "no scorer 'nothing'"),
+        (
+            ("build", "items.jsonl", "--scorer", "python:my_scorer:none", "--out", "x"),
+            "cannot import the scorer 'none'",
+        ),
+        ((*BUILD[:-1], "."), "is no crossknn index"),
+        ((*BUILD, "--first-stage", "nothing"), "no first stage 'nothing'"),
+    ],
+)
+def test_errors_are_one_line_with_exit_code_1(folder: Path, args: tuple[str, ...], message: str) -> None:
+    result = run(*args, exit_code=1)
+    assert message in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in result.output
+
+
+def test_bad_searches(folder: Path) -> None:
+    run(*BUILD)
+    for args, message in (
+        ((), "there is no query"),
+        (("  ",), "a query must be a text that is not empty"),
+        (("x", "-k", "0"), "k must be at least 1"),
+        (("x", "-k", "5", "--budget", "4"), "budget is 4, but k=5"),
+    ):
+        assert message in run("search", "x.crossknn", *args, exit_code=1).stderr
+
+
+@pytest.mark.parametrize("command", ["build", "search", "evaluate", "demo"])
+def test_every_help_has_an_example(command: str) -> None:
+    assert f"Example: crossknn {command}" in run(command, "--help").output
+
+
+def test_ctrl_c_keeps_what_was_scored(folder: Path) -> None:
+    command = [sys.executable, "-c", "from crossknn.cli.app import main; main()", *BUILD, "--queries", "train.csv"]
+    env = os.environ | {"SLEEP": "0.4"}
+    with subprocess.Popen(
+        command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (folder / "x.crossknn" / "collecting" / "ledger.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in error
+    assert "Traceback" not in error
+    run(*BUILD, "--queries", "train.csv")
+    assert "thing" in run("search", "x.crossknn", "red").output

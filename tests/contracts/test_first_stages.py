@@ -1,0 +1,99 @@
+"""Every first stage keeps the promises of ``first_stage.base``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossknn import BM25, Dense, GivenVectors, OnnxEncoder, OnnxOptions, RandomFirstStage, SentenceTransformersEncoder
+from crossknn.first_stage import FirstStage, VectorFirstStage
+
+QUERIES = ["cat", "water brain", "dog dog bird fish water", "!", "zebra", "skin bone " * 9, *"abcdefghij"]
+ITEMS = ["bird cat", "fish", "?", "skin bone water " * 6, "cat cat", "brain", "zebra", "bone " * 40, "water"]
+
+
+def _given(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    rng = np.random.default_rng(0)
+    return Dense(GivenVectors({text: rng.normal(size=33) for text in QUERIES + ITEMS}))
+
+
+def _bm25(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return BM25()
+
+
+def _random(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return RandomFirstStage(3)
+
+
+def _onnx(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return Dense(OnnxEncoder(tiny.encoder(folder), OnnxOptions(batch_size=4)))
+
+
+def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    pytest.importorskip("sentence_transformers")
+    return Dense(SentenceTransformersEncoder(str(tiny_torch.encoder(folder)), device="cpu", batch_size=4))
+
+
+@pytest.fixture(
+    scope="module",
+    params=[_given, _bm25, _random, _onnx, pytest.param(_sentence_transformers, marks=pytest.mark.torch)],
+    ids=lambda make: make.__name__[1:],
+)
+def first_stage(
+    request: pytest.FixtureRequest, tiny: Any, tiny_torch: Any, tmp_path_factory: pytest.TempPathFactory
+) -> FirstStage:
+    made: FirstStage = request.param(tiny, tiny_torch, tmp_path_factory.mktemp("models"))
+    return made
+
+
+@pytest.mark.parametrize("queries", [QUERIES, QUERIES[:1], []], ids=len)
+def test_every_query_scores_every_item(first_stage: FirstStage, queries: list[str]) -> None:
+    scores = first_stage.prepare(ITEMS).scores(queries)
+    assert scores.shape == (len(queries), len(ITEMS))
+    assert scores.dtype == np.float32
+    assert np.isfinite(scores).all()
+    assert first_stage.fingerprint
+
+
+def test_a_querys_row_is_the_same_bits_alone_and_in_any_batch(first_stage: FirstStage) -> None:
+    bound = first_stage.prepare(ITEMS)
+    together = bound.scores(QUERIES)
+    alone = np.vstack([bound.scores([query]) for query in QUERIES])
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(bound.scores(QUERIES[::-1]), alone[::-1])
+    assert len(np.unique(together)) > 5
+
+
+def test_scores_are_reproduced_by_a_second_one(first_stage: FirstStage) -> None:
+    once, twice = (first_stage.prepare(ITEMS).scores(QUERIES) for _ in range(2))
+    np.testing.assert_array_equal(once, twice)
+
+
+def test_saved_vectors_are_not_made_again(first_stage: FirstStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = first_stage.prepare(ITEMS)
+    if not isinstance(bound, VectorFirstStage):
+        pytest.skip("this first stage has no vectors")
+    embedded: list[str] = []
+    encoder = first_stage._encoder  # type: ignore[attr-defined]
+    embed = encoder.embed
+
+    def spy(texts: Sequence[str]) -> Any:
+        embedded.extend(texts)
+        return embed(texts)
+
+    monkeypatch.setattr(encoder, "embed", spy)
+    again = first_stage.prepare(ITEMS, np.asarray(bound.item_vectors))
+    assert not embedded
+    np.testing.assert_array_equal(again.scores(QUERIES), bound.scores(QUERIES))
+    assert set(embedded) == set(QUERIES)
+
+
+def test_scores_are_inner_products_of_the_vectors(first_stage: FirstStage) -> None:
+    bound = first_stage.prepare(ITEMS)
+    if not isinstance(bound, VectorFirstStage):
+        pytest.skip("this first stage has no vectors")
+    expected = bound.embed_queries(QUERIES).astype("f8") @ bound.item_vectors.astype("f8").T
+    np.testing.assert_allclose(bound.scores(QUERIES), expected, rtol=1e-4, atol=1e-4)

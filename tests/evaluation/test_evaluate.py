@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crossknn import AXN, Dense, FunctionScorer, GivenVectors, Index, Rerank
+from crossknn.errors import InputError
+from crossknn.evaluation import EvaluationOptions, evaluate
+
+N_QUERIES, N_ITEMS, D = 12, 80, 6
+
+
+@pytest.fixture
+def problem() -> tuple[Index, list[str], np.ndarray, list[int]]:
+    """An index whose scorer is exactly low-rank, with a first stage that sees it through noise; and a call counter."""
+    rng = np.random.default_rng(0)
+    queries, items = [f"q{n}" for n in range(N_QUERIES)], [f"i{n}" for n in range(N_ITEMS)]
+    u, v = rng.normal(size=(N_QUERIES, D)), rng.normal(size=(N_ITEMS, D))
+    scores = u @ v.T
+    calls: list[int] = []
+
+    def score(pairs: list[tuple[str, str]]) -> list[float]:
+        calls.append(len(pairs))
+        return [scores[int(q[1:]), int(i[1:])] for q, i in pairs]
+
+    vectors = dict(zip(items + queries, np.vstack([v, u + rng.normal(size=u.shape)]), strict=True))
+    index = Index.build(items, scorer=FunctionScorer(score, name="low-rank"), first_stage=Dense(GivenVectors(vectors)))
+    return index, queries, scores, calls
+
+
+def test_figures_equal_a_plain_recomputation(problem, tmp_path: Path) -> None:
+    index, queries, scores, calls = problem
+    labels = [str(int(row.argmax())) for row in scores]
+    options = EvaluationOptions(ks=(1, 5), budgets=(4, 20), methods={"rerank": Rerank(), "axn": AXN(rounds=2)})
+    report = evaluate(index, queries, folder=tmp_path, labels=labels, options=options)
+    assert sum(calls) == N_QUERIES * N_ITEMS  # the methods themselves ran on stored scores
+    assert report.exact_accuracy is not None
+    assert report.exact_accuracy.mean == 1.0
+    cells = {(cell.method, cell.budget): cell for cell in report.cells}
+    assert set(cells[("axn", 4)].recall) == {1}  # Top-5-Recall at 4 calls means nothing
+    for (name, budget), cell in cells.items():
+        results = index.search_batch(queries, k=budget, budget=budget, method=options.methods[name])
+        for k, interval in cell.recall.items():
+            best = [set(np.argsort(-row)[:k]) for row in scores]
+            found = [{int(hit.id) for hit in result} for result in results]
+            assert interval.mean == pytest.approx(np.mean([len(a & b) / k for a, b in zip(best, found, strict=True)]))
+        assert cell.accuracy is not None
+        right = [result[0].id == label for result, label in zip(results, labels, strict=True)]
+        assert cell.accuracy.mean == pytest.approx(np.mean(right))
+        assert cell.gain[1].mean == pytest.approx(cell.recall[1].mean - cells[("rerank", budget)].recall[1].mean)
+    assert cells[("axn", 20)].recall[5].mean > cells[("rerank", 20)].recall[5].mean
+
+
+def test_a_second_run_pays_nothing_and_says_the_same(problem, tmp_path: Path) -> None:
+    index, queries, _, calls = problem
+    options = EvaluationOptions(ks=(1,), budgets=(10,))
+    first = evaluate(index, queries, folder=tmp_path, options=options)
+    paid = len(calls)
+    second = evaluate(index, queries, folder=tmp_path, options=options)
+    assert len(calls) == paid
+    assert second.calls_per_second is None
+    assert [cell.recall for cell in second.cells] == [cell.recall for cell in first.cells]
+
+
+def test_the_report_goes_to_json_and_a_picture(problem, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    index, queries, _, _ = problem
+    report = evaluate(index, queries, folder=tmp_path / "exact", options=EvaluationOptions(ks=(1, 5), budgets=(5, 10)))
+    report.write_json(tmp_path / "report.json")
+    stored = json.loads((tmp_path / "report.json").read_text())
+    assert stored["cells"][0]["recall"]["1"]["mean"] == report.cells[0].recall[1].mean
+    report.plot(tmp_path / "recall.png")
+    assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("queries", "labels", "message"),
+    [
+        ([], None, "no queries"),
+        (["q1", "q1"], None, "stand twice"),
+        (["q1"], ["1", "2"], "1 queries, but 2 labels"),
+        (["q1"], ["none"], "label 'none' is no item"),
+    ],
+)
+def test_bad_queries_are_refused(problem, tmp_path: Path, queries, labels, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        evaluate(problem[0], queries, folder=tmp_path, labels=labels)
+
+
+def test_train_queries_are_refused(problem, tmp_path: Path) -> None:
+    index, queries, _, _ = problem
+    trained = Index.build(index.items, scorer=index.scorer, first_stage=index._first_stage, queries=queries[:3])
+    with pytest.raises(InputError, match="3 of the queries are train queries"):
+        evaluate(trained, queries, folder=tmp_path)

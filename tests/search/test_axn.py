@@ -1,0 +1,98 @@
+"""AXN against algorithm 1 of the paper, written out a second time and slowly, and against known answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossknn import AXN, BayesianRidge, Rerank
+from crossknn.errors import InputError
+from crossknn.search import Task, run_rounds
+
+
+def algorithm_1(task: Task, scores: np.ndarray, row: int, budget: int, rounds: int, mixing: float) -> list[int]:
+    """Items in the order scored: k_s = B / R a round; eq. 4 by the pseudo-inverse, eq. 7, eq. 5; ties by index."""
+    model = task.item_model
+    assert model is not None
+    n_items = len(model.vectors)
+    left = [i for i in range(n_items) if task.allowed is None or task.allowed[i]]
+    k_s, seen = budget // rounds, []
+    for _ in range(rounds):
+        if not seen:
+            liking = task.first_stage_scores[row].astype(float)
+        else:
+            matrix = model.vectors[seen]
+            scaled = model.normalisation.scale * (scores[row, seen] - model.normalisation.shift)
+            u = np.linalg.pinv(matrix.T @ matrix, rcond=1e-12) @ matrix.T @ (scaled - model.biases[seen])
+            if mixing:
+                assert task.query_vectors is not None
+                u = (1 - mixing) * u + mixing * task.query_vectors[row]
+            liking = np.array([sum(v * x for v, x in zip(model.vectors[i], u, strict=True)) for i in range(n_items)])
+            liking = liking + model.biases
+        best = sorted(left, key=lambda i: (-liking[i], i))[:k_s]
+        seen += best
+        left = [i for i in left if i not in best]
+    return seen
+
+
+@pytest.mark.parametrize("mixing", [0.0, 0.6])
+@pytest.mark.parametrize(("budget", "rounds"), [(20, 5), (12, 2), (9, 9), (8, 1), (40, 4)])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_axn_is_algorithm_1(
+    make_task: Any, mixing: float, budget: int, rounds: int, learned: bool, masked: bool
+) -> None:
+    allowed = np.arange(60) % 4 != 0 if masked else None
+    task, scorer = make_task(4, 60, 7, seed=budget, learned=learned, allowed=allowed)
+    progress = run_rounds(AXN(rounds, mixing), task, budget)
+    for row in range(4):
+        assert progress.indices[row].tolist() == algorithm_1(task, scorer.scores, row, budget, rounds, mixing)
+
+
+@pytest.mark.parametrize("solver", [None, BayesianRidge(noise=1e-8, intercept_variance=1.0)])
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("d", [1, 5, 12])
+def test_scores_of_rank_d_are_solved_by_d_plus_1_items(make_task: Any, d: int, learned: bool, solver: Any) -> None:
+    task, scorer = make_task(6, 200, d, seed=d, kind="linear", learned=learned)
+    size = d + 1
+    axn = AXN(2) if solver is None else AXN(2, solver=solver)
+    task = replace(task, query_vectors=None)
+    progress = run_rounds(axn, task, 2 * size)
+    for row in range(6):
+        exact = np.argsort(-scorer.scores[row])[:size]
+        assert set(exact) <= set(progress.indices[row])
+    np.testing.assert_allclose(progress.predicted[:, size:], progress.scores[:, size:], rtol=1e-3, atol=1e-2)
+    assert np.isnan(progress.predicted[:, :size]).all()
+
+
+def test_axn_finds_what_reranking_with_as_many_calls_misses(make_task: Any) -> None:
+    task, scorer = make_task(8, 300, 6, kind="linear")
+    exact = np.argsort(-scorer.scores, axis=1)[:, :10]
+    found = {}
+    for method in (Rerank(), AXN(5)):
+        indices = run_rounds(method, task, 30).indices
+        found[method] = np.mean([np.isin(row, seen).mean() for row, seen in zip(exact, indices, strict=True)])
+    assert found[AXN(5)] == 1
+    assert found[Rerank()] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("missing", "method", "message"),
+    [("item_model", AXN(), "no item vectors"), ("query_vectors", AXN(mixing=0.5), "set mixing=0")],
+)
+def test_what_is_missing_is_said_before_a_call_is_spent(
+    make_task: Any, missing: str, method: AXN, message: str
+) -> None:
+    task, scorer = make_task(1, 10, 3)
+    with pytest.raises(InputError, match=message):
+        run_rounds(method, replace(task, **{missing: None}), 10)
+    assert not scorer.calls
+
+
+@pytest.mark.parametrize("settings", [{"rounds": 0}, {"mixing": -0.1}, {"mixing": 1.1}, {"mixing": np.nan}], ids=str)
+def test_settings_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        AXN(**settings)

@@ -1,0 +1,140 @@
+"""What holds for every search method: the budget, the books, and that company changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crossknn import AXN, BayesianRidge, Rerank
+from crossknn.errors import CrossKNNError, InputError, ScorerError
+from crossknn.search import Progress, Proposal, SearchMethod, Task, run_rounds
+from crossknn.search.rounds import round_sizes
+
+_methods = st.one_of(
+    st.just(Rerank()),
+    st.builds(AXN, rounds=st.integers(1, 12), mixing=st.sampled_from([0.0, 0.3, 1.0])),
+    st.builds(AXN, rounds=st.integers(1, 12), solver=st.just(BayesianRidge(0.1, 2.0, intercept_variance=1.0))),
+)
+
+
+@given(
+    data=st.data(),
+    method=_methods,
+    n_queries=st.integers(1, 11),
+    n_items=st.integers(1, 30),
+    d=st.integers(1, 7),
+    budget=st.integers(1, 40),
+    kind=st.sampled_from(["noisy", "linear", "ties", "constant"]),
+    learned=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_what_holds_for_every_search(
+    make_task: Any,
+    one_query: Any,
+    data: st.DataObject,
+    method: SearchMethod,
+    n_queries: int,
+    n_items: int,
+    d: int,
+    budget: int,
+    kind: str,
+    learned: bool,
+    seed: int,
+) -> None:
+    mask = data.draw(st.none() | st.lists(st.booleans(), min_size=n_items, max_size=n_items))
+    allowed = None if mask is None else np.array(mask)
+    task, scorer = make_task(n_queries, n_items, d, seed, kind=kind, learned=learned, allowed=allowed)
+    progress = run_rounds(method, task, budget)
+
+    n_allowed = n_items if allowed is None else int(allowed.sum())
+    spent = min(budget, n_allowed)
+    assert progress.indices.shape == progress.scores.shape == progress.predicted.shape == (n_queries, spent)
+    assert len(scorer.calls) == len(set(scorer.calls)) == n_queries * spent
+    assert [cost.calls for cost in progress.rounds] == round_sizes(spent, method.rounds)
+    assert progress.round_of_column().tolist() == [
+        number for number, cost in enumerate(progress.rounds, start=1) for _ in range(cost.calls)
+    ]
+    for row in range(n_queries):
+        chosen = progress.indices[row]
+        assert set(scorer.calls) >= {(str(row), int(i)) for i in chosen}
+        assert allowed is None or allowed[chosen].all()
+        np.testing.assert_array_equal(progress.scores[row], scorer.scores[row, chosen])
+        if spent == n_allowed:
+            np.testing.assert_array_equal(
+                np.sort(chosen), np.arange(n_items) if allowed is None else np.flatnonzero(allowed)
+            )
+        alone = run_rounds(method, one_query(task, row), budget)
+        for part in ("indices", "scores", "predicted"):
+            np.testing.assert_array_equal(getattr(alone, part)[0], getattr(progress, part)[row])
+
+
+@given(budget=st.integers(0, 300), rounds=st.integers(1, 60))
+def test_rounds_share_the_budget_as_evenly_as_can_be(budget: int, rounds: int) -> None:
+    sizes = round_sizes(budget, rounds)
+    assert sum(sizes) == budget
+    assert len(sizes) == min(budget, rounds)
+    assert sizes == sorted(sizes, reverse=True)
+    assert not sizes or sizes[0] - sizes[-1] <= 1
+
+
+@pytest.mark.parametrize("budget", [1, 7, 20, 50])
+def test_rerank_takes_the_first_stages_best_in_its_order(make_task: Any, budget: int) -> None:
+    task, _ = make_task(3, 20, 4, kind="ties")
+    progress = run_rounds(Rerank(), task, budget)
+    for row, scores in enumerate(task.first_stage_scores):
+        expected = sorted(range(20), key=lambda n: (-scores[n], n))[:budget]
+        assert progress.indices[row].tolist() == expected
+    assert np.isnan(progress.predicted).all()
+
+
+@dataclass(frozen=True)
+class _Rogue:
+    choose: Callable[[Progress, int], np.ndarray]
+    rounds: int = 2
+
+    def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
+        return Proposal(self.choose(progress, size))
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda progress, size: np.tile(np.arange(size), (2, 1)),
+        lambda progress, size: np.full((2, size), 9 - len(progress.rounds)),
+        lambda progress, size: np.tile(np.arange(size + 1), (2, 1)),
+        lambda progress, size: np.tile(np.arange(5, 5 + size), (2, 1)),
+    ],
+    ids=["seen before", "twice in a round", "more than asked for", "not allowed"],
+)
+def test_no_method_can_overspend_or_score_a_pair_twice(make_task: Any, choose: Any) -> None:
+    task, scorer = make_task(2, 10, 3)
+    task = replace(task, allowed=np.array([True] * 5 + [False] * 3 + [True] * 2))
+    with pytest.raises((CrossKNNError, AssertionError)):
+        run_rounds(_Rogue(choose), task, 4)
+    assert len(scorer.calls) == len(set(scorer.calls)) <= 2 * 4
+
+
+@pytest.mark.parametrize("budget", [0, -3])
+def test_a_budget_below_one_is_refused(make_task: Any, budget: int) -> None:
+    with pytest.raises(InputError, match=f"at least 1 cross-encoder call, got {budget}"):
+        run_rounds(Rerank(), make_task(1, 5, 2)[0], budget)
+
+
+def test_no_queries_cost_nothing(make_task: Any) -> None:
+    task, scorer = make_task(0, 5, 2)
+    assert run_rounds(AXN(), task, 3).indices.shape == (0, 0)
+    assert not scorer.calls
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_score_that_is_no_number_ends_the_search(make_task: Any, bad: float) -> None:
+    task, scorer = make_task(1, 10, 3)
+    scorer.scores[0, int(np.argmax(task.first_stage_scores[0]))] = bad
+    with pytest.raises(ScorerError, match="finite"):
+        run_rounds(AXN(), task, 5)

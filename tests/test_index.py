@@ -1,0 +1,234 @@
+"""The index as a user sees it: built, saved, loaded, searched; what it costs and what it answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossknn import (
+    AXN,
+    BayesianRidge,
+    BuildOptions,
+    CrossKNNWarning,
+    FunctionScorer,
+    Index,
+    PerItem,
+    PerQuery,
+    RandomFirstStage,
+    Rerank,
+)
+from crossknn.errors import IndexFileError, InputError, ScorerError
+from crossknn.scorers import Fingerprint
+
+OPTIONS = BuildOptions(plan=PerQuery(4, 3), shard_size=10)
+TRAIN = 8
+
+
+def _build(world: Any, *, first: str = "dense", train: int = TRAIN, out: Path | None = None, **more: Any) -> Index:
+    given = {"scorer": world.scorer, "first_stage": getattr(world, first), "options": OPTIONS} | more
+    return Index.build(world.items, queries=world.queries[:train], out=out, **given)
+
+
+def _answers(results: Any) -> list[Any]:
+    return [(r.query, r.hits, r.calls, [cost.calls for cost in r.trace]) for r in results]
+
+
+@pytest.mark.parametrize("train", [0, TRAIN])
+@pytest.mark.parametrize("first", ["dense", "bm25"])
+def test_a_loaded_index_gives_the_same_answers(world: Any, tmp_path: Path, first: str, train: int) -> None:
+    built = _build(world, first=first, train=train, out=tmp_path)
+    expected = _answers(built.search_batch(world.queries, k=5, budget=15))
+    loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=getattr(world, first))
+    assert _answers(loaded.search_batch(world.queries, k=5, budget=15)) == expected
+    assert loaded.items == world.items
+    assert loaded.train_queries == world.queries[:train]
+    if loaded.item_model is None:
+        assert (first, train) == ("bm25", 0)
+    else:
+        assert isinstance(loaded.item_model.vectors, np.memmap)
+    if train:
+        assert built.train_scores is not None
+        assert loaded.train_scores is not None
+        np.testing.assert_array_equal(loaded.train_scores.values, built.train_scores.values)
+    loaded.save(tmp_path)  # over the very files it has mapped
+    assert _answers(loaded.search_batch(world.queries, k=5, budget=15)) == expected
+    again = Index.load(tmp_path, scorer=world.scorer, first_stage=getattr(world, first))
+    assert _answers(again.search_batch(world.queries, k=5, budget=15)) == expected
+
+
+@pytest.mark.parametrize("plan", [PerQuery(4, 3), PerItem(1, 2)])
+@pytest.mark.parametrize("cap", [None, 20])
+def test_building_costs_its_price_and_searching_its_budget(world: Any, plan: Any, cap: int | None) -> None:
+    options = BuildOptions(plan=plan, max_calls=cap)
+    told: list[tuple[int, int]] = []
+    index = _build(world, options=options, progress=lambda *at: told.append(at))
+    price = options.price(TRAIN, len(world.items))
+    assert price == (cap or (7 * TRAIN if plan == PerQuery(4, 3) else 3 * 40))
+    assert len(world.calls) == len(set(world.calls)) == price
+    assert told[0] == (0, price)
+    assert told[-1] == (price, price)
+    world.calls.clear()
+    result = index.search(world.queries[-1], k=3, budget=17)
+    assert result.calls == sum(cost.calls for cost in result.trace) == 17
+    assert len(world.calls) == len(set(world.calls)) == 17
+
+
+def test_without_train_queries_nothing_is_scored_and_the_dense_vectors_serve(world: Any) -> None:
+    index = _build(world, train=0)
+    assert not world.calls
+    assert OPTIONS.price(0, 40) == 0
+    assert index.item_model is not None
+    np.testing.assert_array_equal(index.item_model.vectors, world.item_vectors.astype("f4"))
+    assert index.default_method() == AXN()
+    assert _build(world, train=0, first="bm25").default_method() == Rerank()
+
+
+@pytest.mark.parametrize(
+    "method", [Rerank(), AXN(), AXN(7, mixing=0.5), AXN(3, solver=BayesianRidge(intercept_variance=1.0))], ids=str
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_budget_of_all_items_is_brute_force(world: Any, method: Any, masked: bool) -> None:
+    allowed = np.arange(40) % 3 > 0 if masked else np.ones(40, dtype=bool)
+    index = _build(world)
+    for row, result in enumerate(index.search_batch(world.queries, k=6, budget=99, method=method, filter=allowed)):
+        exact = sorted(np.flatnonzero(allowed), key=lambda i: (-world.scores[row, i], i))[:6]
+        assert [hit.id for hit in result] == [str(i) for i in exact]
+        assert [hit.score for hit in result] == [world.scores[row, i] for i in exact]
+        assert [hit.text for hit in result] == [world.items[i] for i in exact]
+        assert result.calls == allowed.sum()
+
+
+@pytest.mark.parametrize("method", [Rerank(), AXN()], ids=str)
+def test_a_batch_answers_as_its_queries_alone(make_world: Any, method: Any) -> None:
+    world = make_world(n_queries=70)  # more than are searched at once
+    index = _build(world)
+    together = index.search_batch(world.queries, k=4, budget=13, method=method)
+    alone = [index.search(query, k=4, budget=13, method=method) for query in world.queries]
+    assert _answers(together) == _answers(alone)
+    assert [result.query for result in together] == world.queries
+    twice = index.search_batch([world.queries[3]] * 2, k=4, budget=13, method=method)
+    assert _answers(twice) == _answers([alone[3]] * 2)
+    assert index.search_batch([]) == []
+
+
+def test_a_hit_tells_where_it_came_from(world: Any) -> None:
+    allowed = np.arange(40) != 7
+    index = _build(world)
+    result = index.search(world.queries[0], k=12, budget=12, filter=allowed, method=AXN(3))
+    first = world.dense.prepare(world.items).scores([world.queries[0]])[0]
+    order = [str(i) for i in sorted(np.flatnonzero(allowed), key=lambda i: (-first[i], i))]
+    assert [hit.first_stage_rank for hit in result] == [1 + order.index(hit.id) for hit in result]
+    assert {hit.id for hit in result if hit.round == 1} == set(order[:4])
+    assert sorted(hit.round for hit in result) == [1] * 4 + [2] * 4 + [3] * 4
+    plain = json.loads(json.dumps(result.to_dict()))
+    assert plain["calls"] == 12
+    assert [hit["id"] for hit in plain["hits"]] == [hit.id for hit in result]
+    assert result[0] == result.hits[0]
+    assert result[:2] == result.hits[:2]
+    assert len(result) == 12
+
+
+def test_ties_go_to_the_item_that_stands_first_and_equal_texts_are_items_apart(world: Any) -> None:
+    items = {"z": "same", "a": "same", "m": "other", "b": "same"}
+    scorer = FunctionScorer(lambda pairs: [1.0] * len(pairs), name="constant")
+    index = Index.build(items, scorer=scorer, first_stage=RandomFirstStage(), queries=["q", "r"])
+    assert [hit.id for hit in index.search("new", k=3, budget=4)] == ["z", "a", "m"]
+
+
+@pytest.mark.parametrize("train", [0, 3])
+def test_one_item_and_no_allowed_item(make_world: Any, train: int) -> None:
+    world = make_world(n_items=1)
+    index = _build(world, train=train)
+    assert [hit.id for hit in index.search(world.queries[0], k=5, budget=9)] == ["0"]
+    none = index.search(world.queries[0], k=5, budget=9, filter=[False])
+    assert (list(none), none.calls, none.trace) == ([], 0, ())
+
+
+def test_an_interrupted_build_goes_on_where_it_stopped(world: Any, tmp_path: Path) -> None:
+    def failing(batch: Any) -> list[float]:
+        if len(world.calls) >= 30:
+            raise RuntimeError("killed")
+        return list(world._score(batch))
+
+    with pytest.raises(ScorerError, match="killed"):
+        _build(world, out=tmp_path, scorer=FunctionScorer(failing, name=world.name, batch_size=5))
+    with pytest.raises(IndexFileError, match="did not finish"):
+        Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
+    assert len(world.calls) == 30
+    resumed = _build(world, out=tmp_path)
+    assert len(world.calls) == len(set(world.calls)) == 7 * TRAIN
+    whole = _build(world)
+    assert resumed.item_model is not None
+    assert whole.item_model is not None
+    np.testing.assert_array_equal(resumed.item_model.vectors, whole.item_model.vectors)
+    np.testing.assert_array_equal(resumed.item_model.biases, whole.item_model.biases)
+
+
+def test_building_again_with_other_queries_replaces_the_index(world: Any, tmp_path: Path) -> None:
+    _build(world, out=tmp_path, train=3)
+    _build(world, out=tmp_path, train=5)
+    loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
+    assert loaded.train_queries == world.queries[:5]
+
+
+def test_learned_vectors_and_biases_find_more_than_the_dense_ones(make_world: Any) -> None:
+    world = make_world(n_queries=60, n_items=150)
+    recall = []
+    for train in (0, 40):
+        index = _build(world, train=train, options=BuildOptions(plan=PerQuery(20, 20)))
+        results = index.search_batch(world.queries[40:], k=10, budget=30)
+        exact = np.argsort(-world.scores[40:], axis=1)[:, :10].astype(str)
+        recall.append(
+            np.mean([len({h.id for h in r} & set(best)) / 10 for r, best in zip(results, exact, strict=True)])
+        )
+    assert recall[1] > recall[0]
+    assert recall[1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [("scorer", "scorer function:world, not with function:other"), ("first_stage", "first stage dense:world, not")],
+)
+def test_an_index_of_another_scorer_or_first_stage_is_refused(
+    world: Any, make_world: Any, tmp_path: Path, changed: str, message: str
+) -> None:
+    _build(world, out=tmp_path)
+    other = make_world(name="other")
+    given = {"scorer": world.scorer, "first_stage": world.dense}
+    given[changed] = other.scorer if changed == "scorer" else other.bm25
+    with pytest.raises(IndexFileError, match=message):
+        Index.load(tmp_path, **given)
+
+
+def test_another_kernel_is_only_warned_of(world: Any, tmp_path: Path) -> None:
+    _build(world, out=tmp_path)
+    scorer = world.scorer
+    scorer.fingerprint = Fingerprint(scorer.fingerprint.model, "abacus")
+    with pytest.warns(CrossKNNWarning, match="built on python, and is searched on abacus"):
+        index = Index.load(tmp_path, scorer=scorer, first_stage=world.dense)
+    assert len(index.search(world.queries[0], k=2, budget=5)) == 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("scorer", None), ("scorer", {"x": 1}), ("normalisation", {"scale": -1, "shift": 0}), ("normalisation", None)],
+)
+def test_a_config_that_does_not_fit_together_is_refused(world: Any, tmp_path: Path, entry: str, value: Any) -> None:
+    _build(world, out=tmp_path)
+    path = tmp_path / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"][entry] = value
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(IndexFileError):
+        Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
+
+
+def test_a_place_that_is_taken_is_refused_before_a_call_is_spent(world: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="choose another place"):
+        _build(world, out=tmp_path)
+    assert not world.calls

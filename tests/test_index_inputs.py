@@ -1,0 +1,95 @@
+"""What cannot be used is refused at the door, with a message that says what came, and before a call is spent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossknn import BuildOptions, Index
+from crossknn.errors import BudgetError, InputError
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ("one text", "got one string"),
+        ([], "no items"),
+        ({}, "no items"),
+        (["cat", ""], "item '1' has no text"),
+        (["cat", " \t\n"], "item '1' has no text"),
+        (["cat", None], "item '1' has no text"),
+        ([("id", "cat")], "item '0' has no text"),
+        ({"x": ""}, "item 'x' has no text"),
+        ({1: "cat"}, "got 1"),
+        ({"": "cat"}, "got ''"),
+    ],
+    ids=str,
+)
+def test_items(world: Any, items: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Index.build(items, scorer=world.scorer, first_stage=world.bm25)
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [("one text", "got one string"), (["cat", ""], "got ''"), (["cat", "  "], "got '  '"), (["cat", 3], "got 3")],
+    ids=str,
+)
+def test_queries(world: Any, queries: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Index.build(world.items, scorer=world.scorer, first_stage=world.bm25, queries=queries)
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
+    with pytest.raises(InputError, match=message):
+        index.search_batch(queries)
+    assert not world.calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 0}, "k must be a whole number of at least 1, got 0"),
+        ({"k": -2}, "k must be a whole number of at least 1, got -2"),
+        ({"k": 11, "budget": 10}, "budget is 10, but k=11"),
+        ({"budget": 0}, "budget must be a whole number of at least 1, got 0"),
+        ({"filter": [True] * 39}, r"each of the 40 items, got bool \(39,\)"),
+        ({"filter": [1] * 40}, r"one boolean.*got int64 \(40,\)"),
+        ({"filter": [0, 3]}, r"one boolean.*got int64 \(2,\)"),
+        ({"filter": np.ones((40, 1), dtype=bool)}, r"\(40, 1\)"),
+        ({"filter": True}, r"bool \(\)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_search(world: Any, arguments: dict[str, Any], message: str) -> None:
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
+    with pytest.raises(InputError, match=message):
+        index.search(world.queries[0], **arguments)
+    assert not world.calls
+
+
+def test_an_empty_query_is_refused(world: Any) -> None:
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
+    with pytest.raises(InputError, match="not empty, got ' '"):
+        index.search(" ")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_calls": 0}, BudgetError, "max_calls must be at least 1, got 0"),
+        ({"max_calls": -1}, BudgetError, "got -1"),
+        ({"shard_size": 0}, InputError, "shard_size must be at least 1, got 0"),
+    ],
+)
+def test_build_options(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        BuildOptions(**options)
+
+
+def test_filter_of_plain_booleans_and_very_long_texts_work(world: Any) -> None:
+    items = [*world.items[:-1], "water " * 20_000]
+    scorer = type(world.scorer)(lambda pairs: [float(len(i)) for _, i in pairs], name="lengths")
+    index = Index.build(items, scorer=scorer, first_stage=world.bm25)
+    mask = [False] * 38 + [True] * 2
+    assert [hit.id for hit in index.search("water", k=2, budget=2, filter=mask)] == ["39", "38"]
