@@ -58,6 +58,7 @@ def main() -> None:
         part.items, scorer=scorer, first_stage=first_stage, queries=train, options=options, out=args.work / "index"
     )
     indexes = {"no train queries": untrained}
+    train = trained.train_queries
     vectors = untrained.task(train).query_vectors
     assert untrained.item_model is not None
     assert trained.train_scores is not None

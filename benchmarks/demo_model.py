@@ -41,6 +41,17 @@ def watch(label: str) -> Callable[[int, int], None]:
     return report
 
 
+def brute_force(queries: list[str], items: list[str], scorer: OnnxScorer, folder: Path, label: str) -> FloatArray:
+    """(n_queries, n_items) exact scores, fifty queries a ledger: a later run on more queries finds these done."""
+    blocks = range(0, len(queries), 50)
+    return np.vstack(
+        [
+            exact_scores(queries[b : b + 50], items, scorer, folder / f"{b}", progress=watch(f"{label}, queries {b}+"))
+            for b in blocks
+        ]
+    )
+
+
 def right_at_top(scores: FloatArray, texts: np.ndarray, labels: np.ndarray) -> FloatArray:
     """(n_queries,) 1 where the best item reads as the label does; equal scores by position."""
     return (texts[np.argmax(scores, axis=1)] == labels).astype(float)
@@ -58,7 +69,7 @@ def measure_subset(work: Path, fp32: Path, n_queries: int) -> dict[str, object]:
     queries, items = [q.text for q in tested], list(data.items.values())
     texts, labels = np.array(items, dtype=object), np.array([data.items[q.item_id] for q in tested], dtype=object)
     scorer = OnnxScorer(demo_folder("cross_encoder"))
-    exact = exact_scores(queries, items, scorer, work / f"int8-10k-{n_queries}", progress=watch("int8, 10K"))
+    exact = brute_force(queries, items, scorer, work / "int8-10k", "int8, 10K")
     dense = Dense(OnnxEncoder(demo_folder("encoder"))).prepare(items).scores(queries)
 
     candidates = [np.union1d(top_k(d, 100), top_k(e, 50)) for d, e in zip(dense, exact, strict=True)]
@@ -114,7 +125,7 @@ def measure_all_codes(work: Path, n_queries: int) -> dict[str, object]:
     queries, items = [q.text for q in tested], list(data.items.values())
     texts, labels = np.array(items, dtype=object), np.array([data.items[q.item_id] for q in tested], dtype=object)
     scorer = OnnxScorer(demo_folder("cross_encoder"))
-    exact = exact_scores(queries, items, scorer, work / f"int8-all-{n_queries}", progress=watch("int8, all codes"))
+    exact = brute_force(queries, items, scorer, work / "int8-all", "int8, all codes")
     dense = Dense(OnnxEncoder(demo_folder("encoder"))).prepare(items).scores(queries)
     brute, alone = right_at_top(exact, texts, labels), right_at_top(dense, texts, labels)
     return {
