@@ -16,6 +16,7 @@ from crossknn import (
     CrossKNNWarning,
     FunctionScorer,
     Index,
+    MinNorm,
     PerItem,
     PerQuery,
     RandomFirstStage,
@@ -88,7 +89,9 @@ def test_without_train_queries_nothing_is_scored_and_the_dense_vectors_serve(wor
 
 
 @pytest.mark.parametrize(
-    "method", [Rerank(), AXN(), AXN(7, mixing=0.5), AXN(3, solver=BayesianRidge(intercept_variance=1.0))], ids=str
+    "method",
+    [Rerank(), AXN(), AXN(7, mixing=0.5, solver=MinNorm()), AXN(3, solver=BayesianRidge(intercept_variance=1.0))],
+    ids=str,
 )
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_budget_of_all_items_is_brute_force(world: Any, method: Any, masked: bool) -> None:

@@ -62,7 +62,7 @@ def test_build_search_evaluate(folder: Path) -> None:
             "evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "r", "-k", "1", "--budget", "42", "--json"
         ).stdout
     )
-    assert [cell["recall"]["1"]["mean"] for cell in report["cells"]] == [1.0, 1.0]
+    assert [cell["recall"]["1"]["mean"] for cell in report["cells"]] == [1.0, 1.0, 1.0]
     assert {path.name for path in (folder / "r").iterdir()} == {"exact", "report.json", "recall.png"}
 
 
@@ -101,7 +101,7 @@ def test_bad_searches(folder: Path) -> None:
     for args, message in (
         ((), "there is no query"),
         (("  ",), "a query must be a text that is not empty"),
-        (("x", "-k", "0"), "k must be at least 1"),
+        (("x", "-k", "0"), "k must be a whole number of at least 1"),
         (("x", "-k", "5", "--budget", "4"), "budget is 4, but k=5"),
     ):
         assert message in run("search", "x.crossknn", *args, exit_code=1).stderr

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import AXN, BayesianRidge, Rerank
+from crossknn import AXN, BayesianRidge, MinNorm, Rerank
 from crossknn.errors import InputError
 from crossknn.search import Task, run_rounds
 
@@ -47,18 +47,18 @@ def test_axn_is_algorithm_1(
 ) -> None:
     allowed = np.arange(60) % 4 != 0 if masked else None
     task, scorer = make_task(4, 60, 7, seed=budget, learned=learned, allowed=allowed)
-    progress = run_rounds(AXN(rounds, mixing), task, budget)
+    progress = run_rounds(AXN(rounds, mixing, MinNorm()), task, budget)
     for row in range(4):
         assert progress.indices[row].tolist() == algorithm_1(task, scorer.scores, row, budget, rounds, mixing)
 
 
-@pytest.mark.parametrize("solver", [None, BayesianRidge(noise=1e-8, intercept_variance=1.0)])
+@pytest.mark.parametrize("solver", [MinNorm(), BayesianRidge(noise=1e-8, intercept_variance=1.0)])
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("d", [1, 5, 12])
 def test_scores_of_rank_d_are_solved_by_d_plus_1_items(make_task: Any, d: int, learned: bool, solver: Any) -> None:
     task, scorer = make_task(6, 200, d, seed=d, kind="linear", learned=learned)
     size = d + 1
-    axn = AXN(2) if solver is None else AXN(2, solver=solver)
+    axn = AXN(2, solver=solver)
     task = replace(task, query_vectors=None)
     progress = run_rounds(axn, task, 2 * size)
     for row in range(6):
@@ -72,10 +72,10 @@ def test_axn_finds_what_reranking_with_as_many_calls_misses(make_task: Any) -> N
     task, scorer = make_task(8, 300, 6, kind="linear")
     exact = np.argsort(-scorer.scores, axis=1)[:, :10]
     found = {}
-    for method in (Rerank(), AXN(5)):
+    for method in (Rerank(), AXN(5, solver=MinNorm())):
         indices = run_rounds(method, task, 30).indices
         found[method] = np.mean([np.isin(row, seen).mean() for row, seen in zip(exact, indices, strict=True)])
-    assert found[AXN(5)] == 1
+    assert found[AXN(5, solver=MinNorm())] == 1
     assert found[Rerank()] < 0.5
 
 

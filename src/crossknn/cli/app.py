@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +16,13 @@ from crossknn import __version__
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
 from crossknn.errors import InputError
-from crossknn.evaluation import EvaluationOptions, evaluate
+from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_queries
 from crossknn.scorers import Scorer
 from crossknn.scorers.base import checked_scores
 from crossknn.scores import PerItem, PerQuery, Plan
-from crossknn.search import AXN, Rerank, SearchMethod
+from crossknn.search import AXN, SearchMethod
 from crossknn.storage import read_manifest
 
 app = typer.Typer(
@@ -38,8 +39,9 @@ app = typer.Typer(
 class MethodName(str, Enum):
     """Search methods by name."""
 
-    axn = "axn"
     rerank = "rerank"
+    axn_paper = "axn-paper"
+    axn = "axn"
 
 
 class PlanName(str, Enum):
@@ -54,7 +56,7 @@ ScorerSpec = Annotated[str | None, typer.Option("--scorer", help=SCORER_HELP)]
 FirstStageSpec = Annotated[str | None, typer.Option("--first-stage", help=FIRST_STAGE_HELP)]
 Device = Annotated[str, typer.Option(help="Where models run: cpu, cuda, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds that the budget is divided into.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds that the budget is divided into.")]
 Mixing = Annotated[float, typer.Option(min=0, max=1, help="Weight of the dual encoder's query vector (lambda, eq. 7).")]
 
 
@@ -136,7 +138,7 @@ def search(
     k: Annotated[int, typer.Option("--k", "-k", help="Hits per query.")] = 10,
     budget: Annotated[int, typer.Option(help="Cross-encoder calls per query.")] = 100,
     method: Annotated[MethodName, typer.Option(help="How the budget is spent.")] = MethodName.axn,
-    rounds: Rounds = AXN.rounds,
+    rounds: Rounds = None,
     mixing: Mixing = 0.0,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
@@ -173,7 +175,7 @@ def evaluate_command(
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
     budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [50, 100, 200, 500],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn with the seed.")] = None,
-    rounds: Rounds = AXN.rounds,
+    rounds: Rounds = None,
     mixing: Mixing = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the draw and of the bootstrap.")] = 0,
     scorer: ScorerSpec = None,
@@ -196,9 +198,8 @@ def evaluate_command(
     labels = [row.label for row in rows if row.label is not None]
     if labels and len(labels) != len(rows):
         raise InputError(f"{len(labels)} of {len(rows)} queries have a label; give it to all or to none")
-    options = EvaluationOptions(
-        ks=k, budgets=budget, methods={"rerank": Rerank(), "axn": AXN(rounds=rounds, mixing=mixing)}, seed=seed
-    )
+    methods = {name.value: _method(name, rounds, mixing) for name in MethodName}
+    options = EvaluationOptions(ks=k, budgets=budget, methods=methods, seed=seed)
     out_folder.mkdir(parents=True, exist_ok=True)
     notes.print(f"exact top k: {len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls")
     with progress_bar("scoring") as progress:
@@ -240,8 +241,12 @@ def main() -> None:
     app()
 
 
-def _method(name: MethodName, rounds: int, mixing: float) -> SearchMethod:
-    return Rerank() if name is MethodName.rerank else AXN(rounds=rounds, mixing=mixing)
+def _method(name: MethodName, rounds: int | None, mixing: float) -> SearchMethod:
+    """A method with its own settings, changed where the user says so."""
+    method = default_methods()[name.value]
+    if not isinstance(method, AXN):
+        return method
+    return replace(method, rounds=rounds or method.rounds, mixing=mixing)
 
 
 def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str) -> Index:

@@ -1,8 +1,17 @@
 """How good a search is, against the cross-encoder's own exact top k."""
 
-from crossknn.evaluation.evaluate import EvaluationOptions, evaluate
+from crossknn.evaluation.evaluate import EvaluationOptions, default_methods, evaluate
 from crossknn.evaluation.ground_truth import exact_scores
 from crossknn.evaluation.measures import paired_interval, top_k_recall
 from crossknn.evaluation.report import Cell, Report
 
-__all__ = ["Cell", "EvaluationOptions", "Report", "evaluate", "exact_scores", "paired_interval", "top_k_recall"]
+__all__ = [
+    "Cell",
+    "EvaluationOptions",
+    "Report",
+    "default_methods",
+    "evaluate",
+    "exact_scores",
+    "paired_interval",
+    "top_k_recall",
+]
