@@ -40,8 +40,10 @@ class Recipe:
     encoder_lr: float = 5e-5
     temperature: float = 0.05
     steps: int = 1100
+    more_steps: int = 1200
     queries_per_step: int = 16
     lr: float = 6e-5
+    more_lr: float = 4e-5
     near: int = 10
     random: int = 8
     hubs: int = 6
@@ -141,13 +143,16 @@ class Trainer:
                 parts.append(self.model(**padded).logits[:, 0].float())
         return torch.cat(parts)[torch.argsort(torch.tensor(order))]
 
-    def train_cross_encoder(self) -> None:
+    def train_cross_encoder(self, number: int) -> None:
+        """One pass, from the weights as they are, with a warm-up and draws of its own. The first pass is number 1."""
         r = self.recipe
+        stage = "cross-encoder" if number == 1 else f"cross-encoder-{number}"
+        steps, lr = (r.steps, r.lr) if number == 1 else (r.more_steps, r.more_lr)
         near = self.near_items()
         hubs: list[list[int]] = [[] for _ in self.corpora]
-        optimizer, schedule = self._optimizer(r.lr, r.steps)
-        for step in range(self._resume("cross-encoder", optimizer, schedule, hubs), r.steps):
-            rng = np.random.default_rng((r.seed, 2, step))
+        optimizer, schedule = self._optimizer(lr, steps)
+        for step in range(self._resume(stage, optimizer, schedule, hubs), steps):
+            rng = np.random.default_rng((r.seed, number + 1, step))
             which = int(rng.choice(3, p=r.shares))
             corpus = self.corpora[which]
             picked = rng.choice(len(corpus.queries), r.queries_per_step, replace=False)
@@ -169,9 +174,9 @@ class Trainer:
             logits = torch.split(self.score(pairs), [len(items) for items in lists])
             loss = torch.stack([torch.logsumexp(s, 0) - s[0] for s in logits]).mean()
             self._step(loss, optimizer, schedule)
-            self._log("cross-encoder", step, loss.item(), corpus.name)
-            if (step + 1) % 100 == 0 or step + 1 == r.steps:
-                self._checkpoint("cross-encoder", step + 1, optimizer, schedule, hubs)
+            self._log(stage, step, loss.item(), corpus.name)
+            if (step + 1) % 100 == 0 or step + 1 == steps:
+                self._checkpoint(stage, step + 1, optimizer, schedule, hubs)
 
     def _pool(
         self, corpus: Corpus, query: int, near: np.ndarray, hubs: list[int], rng: np.random.Generator
@@ -266,6 +271,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--wordnet", type=Path, required=True, help="folder with WordNet's data.noun and so on")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoints and the model go")
+    parser.add_argument("--passes", type=int, default=1, help="of stage 2; the shipped model had one")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -275,7 +281,8 @@ def main() -> None:
             report_encoder(trainer)
         trainer.train_encoder()
         report_encoder(trainer)
-    trainer.train_cross_encoder()
+    for number in range(1, args.passes + 1):
+        trainer.train_cross_encoder(number)
     trainer.save()
 
 
