@@ -23,11 +23,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, BertForSequenceClassification
 
 from crossknn.datasets.icd10cm import load_icd10cm_10k
 from examples import Corpus, load_corpora
+
+FROZEN = "bert.embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True)
@@ -238,7 +241,22 @@ class Trainer:
         with (self.out / "log.jsonl").open("a") as log:
             log.write(json.dumps(row) + "\n")
 
+    def load_weights(self, path: Path) -> None:
+        """Trained weights as :meth:`save_weights` wrote them; the word embeddings stay the base model's."""
+        missing, unexpected = self.model.load_state_dict(
+            {name: tensor.float() for name, tensor in load_file(path).items()}, strict=False
+        )
+        if unexpected or missing != [FROZEN]:
+            raise SystemExit(f"{path} does not fit the model: missing {missing}, unexpected {unexpected}")
+
+    def save_weights(self, path: Path) -> None:
+        """Everything that is trained, in fp16 (21 MB): enough to go on from, or to export."""
+        trained = {n: t.half().contiguous() for n, t in self.model.state_dict().items() if n != FROZEN}
+        save_file(trained, path)
+        print(f"saved {path}", flush=True)
+
     def save(self) -> None:
+        self.save_weights(self.out / "weights.safetensors")
         folder = self.out / "model"
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -272,16 +290,23 @@ def main() -> None:
     parser.add_argument("--wordnet", type=Path, required=True, help="folder with WordNet's data.noun and so on")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoints and the model go")
     parser.add_argument("--passes", type=int, default=1, help="of stage 2; the shipped model had one")
+    parser.add_argument(
+        "--weights", type=Path, help="go on from these (weights.safetensors of an earlier run), as pass 2"
+    )
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     trainer = Trainer(Recipe(), args.base, args.wordnet, args.out)
-    if not (args.out / "cross-encoder.pt").exists():
+    further = args.weights is not None or (args.out / "cross-encoder.pt").exists()
+    if not (further and (args.out / "near.npz").exists()):
         if not (args.out / "encoder.pt").exists():
             report_encoder(trainer)
         trainer.train_encoder()
         report_encoder(trainer)
-    for number in range(1, args.passes + 1):
+        trainer.near_items()
+    if args.weights:
+        trainer.load_weights(args.weights)
+    for number in range(2 if args.weights else 1, args.passes + 1):
         trainer.train_cross_encoder(number)
     trainer.save()
 
