@@ -19,6 +19,7 @@ from crossknn.factorization import ItemModel, Normalisation, TransductiveOptions
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.results import Hit, SearchResult
 from crossknn.scorers import Fingerprint, Scorer
+from crossknn.scorers.base import prepared
 from crossknn.scores import PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import AXN, Progress, Rerank, SearchMethod, Task, run_rounds
@@ -41,7 +42,7 @@ class BuildOptions:
     plan: Plan = field(default_factory=PerQuery)
     factorization: TransductiveOptions = field(default_factory=TransductiveOptions)
     max_calls: int | None = None
-    shard_size: int = 2048
+    shard_size: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class Index:
         if item_model is None and isinstance(self._bound_first_stage, VectorFirstStage):
             item_model = ItemModel.from_vectors(self._bound_first_stage.item_vectors)
         self.item_model = item_model
-        self._bound_scorer = scorer.prepare(self.items)
+        self._bound_scorer = prepared(scorer, self.items)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -150,7 +151,8 @@ class Index:
             index._learn(train, options, None if folder is None else folder / storage.COLLECTING, progress)
         if folder is not None:
             index.save(folder)
-            storage.remove_ledger(folder)
+            if train:
+                storage.remove_ledger(folder)
         return index
 
     def _learn(
@@ -358,6 +360,7 @@ def _named_items(items: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
             raise InputError(f"item ids must be texts that are not empty, got {key!r}")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"item {key!r} has no text (got {text!r}); leave it out or give it one")
+        _check_unicode(text)
     return named
 
 
@@ -367,7 +370,15 @@ def _checked_queries(queries: Sequence[str]) -> list[str]:
     for query in queries:
         if not isinstance(query, str) or not query.strip():
             raise InputError(f"a query must be a text that is not empty, got {query!r}")
+        _check_unicode(query)
     return list(queries)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"a text is no valid Unicode ({error.reason}): {text[:80]!r}") from None
 
 
 def _check_count(name: str, value: int) -> None:

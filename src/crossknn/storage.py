@@ -148,15 +148,17 @@ def is_replaceable(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
-    if MANIFEST in names:
-        try:
-            read_manifest(folder)
-        except IndexFileError:
-            return False
-    ours = {MANIFEST, COLLECTING}
-    return all(name in ours or _DATA.fullmatch(name) or _is_aside(name) for name in names) and _is_ledger(
-        folder / COLLECTING
-    )
+    ours = all(name in (MANIFEST, COLLECTING) or _DATA.fullmatch(name) or _is_aside(name) for name in names)
+    known = MANIFEST not in names or any(_DATA.fullmatch(name) for name in names) or _is_readable(folder)
+    return ours and known and _is_ledger(folder / COLLECTING)
+
+
+def _is_readable(folder: Path) -> bool:
+    try:
+        read_manifest(folder)
+    except IndexFileError:
+        return False
+    return True
 
 
 def remove_ledger(folder: Path) -> None:

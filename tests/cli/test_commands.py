@@ -128,3 +128,50 @@ def test_ctrl_c_keeps_what_was_scored(folder: Path) -> None:
     assert "Traceback" not in error
     run(*BUILD, "--queries", "train.csv")
     assert "thing" in run("search", "x.crossknn", "red").output
+
+
+def test_without_item_vectors_the_command_reranks_and_says_so(folder: Path) -> None:
+    assert "no item vectors" in run(*BUILD).stderr
+    assert "red small thing" in run("search", "x.crossknn", "small red", "-k", "1", "--budget", "5").output
+    report = json.loads(
+        run("evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "r", "-k", "1", "--json").stdout
+    )
+    assert {cell["method"] for cell in report["cells"]} == {"rerank"}
+    assert {cell["budget"] for cell in report["cells"]} == {42}  # no more than there are items
+    assert "--rounds and --mixing" in run("search", "x.crossknn", "red", "--rounds", "3", exit_code=1).stderr
+
+
+def test_an_evaluation_that_cannot_work_costs_nothing(folder: Path) -> None:
+    run(*BUILD, "--queries", "train.csv")
+    (folder / "bad.jsonl").write_text('{"text": "square thing", "label": "nowhere"}\n')
+    for args, message in (
+        (("--queries", "bad.jsonl"), "'nowhere' is no item"),
+        (("--queries", "test.jsonl", "-k", "50", "--budget", "10"), "recall needs k <= budget"),
+        (("--queries", "test.jsonl", "--mixing", "0.5"), "set mixing=0"),
+    ):
+        assert message in run("evaluate", "x.crossknn", *args, "--out", "r", exit_code=1).stderr
+        assert not list(folder.glob("r/exact/*/shard-*"))
+    same = run("evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "x.crossknn", exit_code=1)
+    assert "a folder of its own" in same.stderr
+
+
+def test_repeated_train_queries_are_paid_for_once(folder: Path) -> None:
+    (folder / "train.csv").write_text("text\n" + "red round\n" * 3)
+    asked = run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5", "--dry-run")
+    assert "10 cross-encoder calls" in asked.output
+
+
+def test_what_the_terminal_would_obey_is_not_printed(folder: Path) -> None:
+    (folder / "items.jsonl").write_text(json.dumps({"id": "a\tb", "text": "red \x1b[31m thing\n" + "x" * 9000}) + "\n")
+    run(*BUILD)
+    shown = run("search", "x.crossknn", "red", "-k", "1").output
+    assert "\x1b" not in shown
+    assert len(shown) < 2000
+
+
+def test_a_damaged_index_can_be_built_again(folder: Path) -> None:
+    run(*BUILD)
+    (folder / "x.crossknn" / "manifest.json").write_text("{")
+    assert "build the index again" in run("search", "x.crossknn", "red", exit_code=1).stderr
+    run(*BUILD)
+    assert "thing" in run("search", "x.crossknn", "red").output

@@ -36,6 +36,7 @@ def test_queries_with_and_without_labels(tmp_path: Path) -> None:
         ("x.jsonl", b"[1]\n", "line 1: expected an object"),
         ("x.jsonl", b'{"id": "a", "text": "caf\xe9"}\n', "not UTF-8"),
         ("x.jsonl", b"", "holds no items"),
+        ("x.jsonl", b'{"id": 1.5, "text": "t"}\n', "'id' must be text or a whole number"),
         ("x.csv", b"id,text\na,b,c\n", "line 2: more fields"),
         ("x.csv", b"name\nb\n", "line 2: an item needs"),
         ("x.parquet", b"", "cannot tell the format"),

@@ -13,17 +13,18 @@ import numpy as np
 import typer
 
 from crossknn import __version__
-from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer
+from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
-from crossknn.errors import InputError
+from crossknn.errors import InputError, MissingExtraError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
+from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_queries
 from crossknn.scorers import Scorer
 from crossknn.scorers.base import checked_scores
 from crossknn.scores import PerItem, PerQuery, Plan
 from crossknn.search import AXN, SearchMethod
-from crossknn.storage import read_manifest
+from crossknn.storage import MANIFEST, is_replaceable, read_manifest
 
 app = typer.Typer(
     name="crossknn",
@@ -57,7 +58,9 @@ FirstStageSpec = Annotated[str | None, typer.Option("--first-stage", help=FIRST_
 Device = Annotated[str, typer.Option(help="Where models run: cpu, cuda, ...")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds that the budget is divided into.")]
-Mixing = Annotated[float, typer.Option(min=0, max=1, help="Weight of the dual encoder's query vector (lambda, eq. 7).")]
+Mixing = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Weight of the dual encoder's query vector (lambda, eq. 7).")
+]
 
 
 def _version(asked: bool) -> None:
@@ -88,13 +91,17 @@ def build(
     plan: Annotated[PlanName, typer.Option(help="Which pairs are scored: so many per query, or per item.")] = (
         PlanName.per_query
     ),
-    top: Annotated[int, typer.Option(min=0, help="The first stage's best per query (or per item).")] = 50,
-    uniform: Annotated[int, typer.Option(min=0, help="Random ones per query (or per item).")] = 50,
+    top: Annotated[
+        int | None, typer.Option(min=0, help="The first stage's best: 50 per query, or 0 per item, unless given.")
+    ] = None,
+    uniform: Annotated[
+        int | None, typer.Option(min=0, help="Random ones: 50 per query, or 2 per item, unless given.")
+    ] = None,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say the price (calls, time) and stop; the rate is tried on 64 pairs.")
+        bool, typer.Option("--dry-run", help="Say the price (calls, time) and stop; up to 64 calls try the rate.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of the random pairs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random pairs.")] = 0,
     device: Device = "cpu",
 ) -> None:
     """Build an index: embed the items, score some (train query, item) pairs, learn item vectors.
@@ -104,28 +111,30 @@ def build(
     Example: [bold]crossknn build codes.jsonl --queries train.jsonl --scorer ce/ --first-stage de/ --out my.index[/bold]
     """
     texts = read_items(items)
-    train = [query.text for query in read_queries(queries)] if queries else []
-    chosen: Plan = PerQuery(top, uniform) if plan is PlanName.per_query else PerItem(top, uniform)
-    options = BuildOptions(plan=chosen, max_calls=max_calls, seed=seed)
-    opened = open_scorer(scorer, device)
+    train = list(dict.fromkeys(query.text for query in read_queries(queries))) if queries else []
+    options = BuildOptions(plan=_plan(plan, top, uniform), max_calls=max_calls, seed=seed)
+    if out_folder.exists() and not is_replaceable(out_folder):
+        raise InputError(f"{out_folder} exists and is no crossknn index; choose another place")
+    opened, retriever = open_scorer(scorer, device), open_first_stage(first_stage, device)
     calls = options.price(len(train), len(texts))
     if dry_run:
         _say_price(opened, train, list(texts.values()), calls)
         return
-    retriever = open_first_stage(first_stage, device)
     start = time.perf_counter()
     notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls")
     with progress_bar("scoring") as progress:
-        Index.build(
+        built = Index.build(
             texts,
             scorer=opened,
             first_stage=retriever,
             queries=train,
             options=options,
             out=out_folder,
-            notes={"scorer": scorer, "first_stage": first_stage},
+            notes={"scorer": absolute(scorer), "first_stage": absolute(first_stage)},
             progress=progress,
         )
+    if built.item_model is None:
+        notes.print("note: no item vectors, so searches only rerank; give --queries or a dense --first-stage for more")
     notes.print(f"built [bold]{out_folder}[/bold] in {time.perf_counter() - start:.0f} s", highlight=False)
 
 
@@ -137,9 +146,11 @@ def search(
     queries: Annotated[Path | None, typer.Option(help="Queries from a file (JSONL, CSV or TXT).")] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Hits per query.")] = 10,
     budget: Annotated[int, typer.Option(help="Cross-encoder calls per query.")] = 100,
-    method: Annotated[MethodName, typer.Option(help="How the budget is spent.")] = MethodName.axn,
+    method: Annotated[
+        MethodName | None, typer.Option(help="How the budget is spent: axn where there are item vectors, else rerank.")
+    ] = None,
     rounds: Rounds = None,
-    mixing: Mixing = 0.0,
+    mixing: Mixing = None,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
@@ -152,9 +163,8 @@ def search(
     texts = [*(query or []), *([q.text for q in read_queries(queries)] if queries else [])]
     if not texts:
         raise InputError("there is no query; give one, or a file with --queries")
-    results = _open(index, scorer, first_stage, device).search_batch(
-        texts, k=k, budget=budget, method=_method(method, rounds, mixing)
-    )
+    opened = _open(index, scorer, first_stage, device)
+    results = opened.search_batch(texts, k=k, budget=budget, method=_method(opened, method, rounds, mixing))
     if as_json:
         for result in results:
             typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
@@ -169,15 +179,15 @@ def search(
 def evaluate_command(
     index: IndexPath,
     queries: Annotated[
-        Path, typer.Option(help="Test queries (JSONL or CSV), perhaps with the label of the right item.")
+        Path, typer.Option(help="Test queries (JSONL, CSV or TXT), perhaps with the label of the right item.")
     ],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for ground truth, report.json and recall.png.")],
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
     budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [50, 100, 200, 500],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn with the seed.")] = None,
     rounds: Rounds = None,
-    mixing: Mixing = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the draw and of the bootstrap.")] = 0,
+    mixing: Mixing = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw and of the bootstrap.")] = 0,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
@@ -198,26 +208,35 @@ def evaluate_command(
     labels = [row.label for row in rows if row.label is not None]
     if labels and len(labels) != len(rows):
         raise InputError(f"{len(labels)} of {len(rows)} queries have a label; give it to all or to none")
-    methods = {name.value: _method(name, rounds, mixing) for name in MethodName}
-    options = EvaluationOptions(ks=k, budgets=budget, methods=methods, seed=seed)
+    if (out_folder / MANIFEST).exists():
+        raise InputError(f"{out_folder} holds an index; the report needs a folder of its own")
+    names = [MethodName.rerank] if opened.item_model is None else list(MethodName)
+    tuned = {
+        n.value: _method(opened, n, *((None, None) if n is MethodName.rerank else (rounds, mixing))) for n in names
+    }
+    options = EvaluationOptions(ks=k, budgets=_within(budget, len(opened)), methods=tuned, seed=seed)
     out_folder.mkdir(parents=True, exist_ok=True)
     notes.print(f"exact top k: {len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls")
+    texts = [row.text for row in rows]
     with progress_bar("scoring") as progress:
         report = evaluate(
             opened,
-            [row.text for row in rows],
+            texts,
             labels=labels or None,
-            folder=out_folder / "exact",
+            folder=out_folder / "exact" / digest_texts(texts)[:12],
             options=options,
             progress=progress,
         )
     report.write_json(out_folder / "report.json")
-    report.plot(out_folder / "recall.png")
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
     else:
         out.print(report.table())
+    try:
+        report.plot(out_folder / "recall.png")
         notes.print(f"report: {out_folder / 'report.json'}, plot: {out_folder / 'recall.png'}", highlight=False)
+    except MissingExtraError as error:
+        notes.print(f"report: {out_folder / 'report.json'}; no plot: {error}", highlight=False, markup=False)
 
 
 @app.command()
@@ -241,12 +260,25 @@ def main() -> None:
     app()
 
 
-def _method(name: MethodName, rounds: int | None, mixing: float) -> SearchMethod:
-    """A method with its own settings, changed where the user says so."""
-    method = default_methods()[name.value]
-    if not isinstance(method, AXN):
-        return method
-    return replace(method, rounds=rounds or method.rounds, mixing=mixing)
+def _plan(name: PlanName, top: int | None, uniform: int | None) -> Plan:
+    plan = PerQuery() if name is PlanName.per_query else PerItem()
+    return replace(plan, top=plan.top if top is None else top, uniform=plan.uniform if uniform is None else uniform)
+
+
+def _method(index: Index, name: MethodName | None, rounds: int | None, mixing: float | None) -> SearchMethod:
+    """A method, or the index's own, with its settings changed where the user says so."""
+    method = index.default_method() if name is None else default_methods()[name.value]
+    if isinstance(method, AXN):
+        mixed = method.mixing if mixing is None else mixing
+        return replace(method, rounds=rounds or method.rounds, mixing=mixed)
+    if rounds is not None or mixing is not None:
+        raise InputError("--rounds and --mixing are settings of axn; reranking has neither")
+    return method
+
+
+def _within(budgets: list[int], n_items: int) -> list[int]:
+    """Budgets up to the number of items: more buys nothing."""
+    return sorted({min(budget, n_items) for budget in budgets})
 
 
 def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str) -> Index:
@@ -254,7 +286,13 @@ def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str
     scorer, first_stage = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
     if scorer is None or first_stage is None:
         raise InputError(f"{folder} does not say what it was built with; name --scorer and --first-stage")
-    return Index.load(folder, scorer=open_scorer(scorer, device), first_stage=open_first_stage(first_stage, device))
+    try:
+        models = open_scorer(scorer, device), open_first_stage(first_stage, device)
+    except InputError as error:
+        raise InputError(
+            f"{error} (the index remembers it; name --scorer or --first-stage where it has moved)"
+        ) from error
+    return Index.load(folder, scorer=models[0], first_stage=models[1])
 
 
 def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int) -> None:
@@ -262,12 +300,13 @@ def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int)
     if not calls:
         out.print("0 cross-encoder calls: there are no train queries, so only the items are embedded")
         return
+    tried = min(64, calls)
     rng = np.random.default_rng(0)
+    rows, columns = rng.integers(len(queries), size=tried), rng.integers(len(items), size=tried)
     bound = scorer.prepare(items)
-    rows, columns = rng.integers(len(queries), size=64), rng.integers(len(items), size=64)
-    checked_scores(bound, queries, rows[:8], columns[:8])
     start = time.perf_counter()
     checked_scores(bound, queries, rows, columns)
-    rate = 64 / (time.perf_counter() - start)
-    minutes = calls / rate / 60
-    out.print(f"{calls:,} cross-encoder calls, about {minutes:,.1f} minutes at {rate:,.0f} calls/s (tried on 64 pairs)")
+    rate = tried / (time.perf_counter() - start)
+    seconds = calls / rate
+    time_needed = f"{seconds / 60:,.0f} minutes" if seconds > 120 else f"{seconds:,.0f} seconds"
+    out.print(f"{calls:,} cross-encoder calls, about {time_needed} at {rate:,.0f} calls/s (tried on {tried} pairs)")

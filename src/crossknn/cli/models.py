@@ -9,7 +9,7 @@ from pathlib import Path
 from crossknn.errors import InputError, import_extra
 from crossknn.first_stage import BM25, Dense, FirstStage, OnnxEncoder, RandomFirstStage, SentenceTransformersEncoder
 from crossknn.onnx_model import OnnxOptions
-from crossknn.scorers import OnnxScorer, Scorer, SentenceTransformersScorer
+from crossknn.scorers import Fingerprint, OnnxScorer, Scorer, SentenceTransformersScorer
 
 SCORER_HELP = (
     "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers, 'python:MODULE:NAME' for a scorer "
@@ -58,6 +58,11 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
     raise InputError(f"no first stage {spec!r}: there is no such folder, and it is not bm25, st:NAME, random or demo")
 
 
+def absolute(spec: str) -> str:
+    """A folder's full path, so that an index finds its models from anywhere; other names as they are."""
+    return str(Path(spec).resolve()) if spec != "demo" and Path(spec).is_dir() else spec
+
+
 def demo_folder(model: str) -> Path:
     """Folder of one of the demo's models, from the distribution ``crossknn-demo``."""
     demo = import_extra("crossknn_demo", "demo")
@@ -66,16 +71,18 @@ def demo_folder(model: str) -> Path:
 
 def _python_scorer(name: str) -> Scorer:
     module_name, _, attribute = name.partition(":")
+    if not attribute:
+        raise InputError(f"no scorer in 'python:{name}'; write python:MODULE:NAME")
     sys.path.insert(0, "")
     try:
         scorer = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever the user's module does when it is imported
         raise InputError(f"cannot import the scorer {attribute!r} from {module_name!r}: {error}") from error
     finally:
         sys.path.remove("")
-    if not hasattr(scorer, "prepare") or not hasattr(scorer, "fingerprint"):
-        raise InputError(
-            f"{name} is a {type(scorer).__name__}, not a scorer; wrap a function in crossknn.FunctionScorer"
-        )
+    if isinstance(scorer, type):
+        raise InputError(f"{name} is a class; make an instance of it, and name that")
+    if not hasattr(scorer, "prepare") or not isinstance(getattr(scorer, "fingerprint", None), Fingerprint):
+        raise InputError(f"{name} is a {type(scorer).__name__}, not a scorer; wrap a function in FunctionScorer")
     found: Scorer = scorer
     return found

@@ -41,13 +41,17 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             try:
                 return command(*args, **kwargs)
             except KeyboardInterrupt:
-                notes.print("interrupted; what was scored is kept, run the same command again to go on")
+                notes.print(
+                    "interrupted; shards that were finished are kept: the same build or evaluation goes on from them"
+                )
                 raise typer.Exit(130) from None
             except BrokenPipeError:
                 sys.stderr.close()
                 raise typer.Exit(1) from None
             except (CrossKNNError, OSError, MemoryError) as error:
-                notes.print(f"[red]error:[/red] {escape(str(error) or type(error).__name__)}", soft_wrap=True)
+                notes.print(
+                    f"[red]error:[/red] {escape(_one_line(str(error)) or type(error).__name__)}", soft_wrap=True
+                )
                 raise typer.Exit(1) from None
 
     return run
@@ -70,7 +74,11 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
 
 def result_table(result: SearchResult) -> Table:
     """Hits with the round that found each and its first-stage rank."""
-    table = Table(title=f"{escape(result.query)}  [dim]({result.calls} calls)[/dim]", title_justify="left", box=None)
+    table = Table(
+        title=f"{escape(_one_line(result.query)[:300])}  [dim]({result.calls} calls)[/dim]",
+        title_justify="left",
+        box=None,
+    )
     for name in ("score", "round", "first-stage rank"):
         table.add_column(name, justify="right")
     table.add_column("id")
@@ -78,8 +86,15 @@ def result_table(result: SearchResult) -> Table:
     for hit in result:
         beyond = hit.first_stage_rank > result.calls
         rank = f"[bold green]{hit.first_stage_rank:,}[/bold green]" if beyond else f"{hit.first_stage_rank:,}"
-        table.add_row(f"{hit.score:.2f}", str(hit.round), rank, escape(hit.id), escape(hit.text))
+        table.add_row(
+            f"{hit.score:.2f}", str(hit.round), rank, escape(_one_line(hit.id)), escape(_one_line(hit.text)[:300])
+        )
     return table
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks, or control characters that a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 class _Rate(ProgressColumn):

@@ -49,6 +49,8 @@ class EvaluationOptions:
             raise InputError("an evaluation needs at least one k, one budget and one method")
         if min(self.ks) < 1 or min(self.budgets) < 1:
             raise InputError(f"every k and budget must be at least 1, got {list(self.ks)} and {list(self.budgets)}")
+        if min(self.ks) > max(self.budgets):
+            raise InputError(f"no k of {list(self.ks)} fits a budget of {list(self.budgets)}; recall needs k <= budget")
 
 
 def evaluate(
@@ -80,6 +82,7 @@ def evaluate(
     """
     options = options or EvaluationOptions()
     _check(index, queries, labels, options)
+    right = None if labels is None else _right_items(index, labels)
     first_call, start = [0, 0], time.perf_counter()
 
     def watch(done: int, total: int) -> None:
@@ -90,7 +93,6 @@ def evaluate(
 
     exact = exact_scores(queries, index.items, index.scorer, folder, progress=watch)
     seconds, fresh = time.perf_counter() - start, exact.size - first_call[0]
-    right = None if labels is None else _right_items(index, labels)
     measured = {
         (name, budget): _measure(index, method, queries, exact, right, budget, options)
         for budget in options.budgets
@@ -128,6 +130,13 @@ def _check(index: Index, queries: Sequence[str], labels: Sequence[str] | None, o
         )
     if labels is not None and len(labels) != len(queries):
         raise InputError(f"there are {len(queries)} queries, but {len(labels)} labels")
+    for name, method in options.methods.items():
+        if isinstance(method, AXN) and method.rounds > 1 and index.item_model is None:
+            raise InputError(
+                f"{name} needs item vectors; build with train queries or a dense first stage, or leave it out"
+            )
+        if isinstance(method, AXN) and method.mixing > 0 and index.task([queries[0]]).query_vectors is None:
+            raise InputError(f"{name} mixes in query vectors, which need a dense first stage; set mixing=0")
     if min(options.ks) > len(index):
         raise InputError(f"the smallest k is {min(options.ks)}, but the index holds {len(index)} items")
 

@@ -69,19 +69,19 @@ class Report:
         """Recall, gain and cost, for the terminal."""
         ks = sorted({k for cell in self.cells for k in cell.recall})
         table = Table(
-            title=f"{self.n_queries} queries over {self.n_items:,} items; gains over {self.baseline}, 95% intervals",
+            title=f"Recall of the exact top k, gain over {self.baseline}: {self.n_queries} queries, {self.n_items:,} items",
             title_justify="left",
         )
-        table.add_column("method")
-        table.add_column("calls", justify="right")
+        table.add_column("method", no_wrap=True)
+        table.add_column("calls", justify="right", no_wrap=True)
         for k in ks:
-            table.add_column(f"Top-{k}-Recall", justify="right")
+            table.add_column(f"Top-{k}", justify="right", no_wrap=True)
             table.add_column("gain", justify="right")
         if self.exact_accuracy:
-            table.add_column("accuracy", justify="right")
+            table.add_column("accuracy", justify="right", no_wrap=True)
         table.add_column("time/query", justify="right")
         for cell in self.cells:
-            row = [cell.method, str(cell.budget)]
+            row = [cell.method, str(min(cell.budget, self.n_items))]
             for k in ks:
                 row += [_percent(cell.recall.get(k)), _gain(cell, k, self.baseline)]
             if self.exact_accuracy:
@@ -124,7 +124,8 @@ class Report:
         """Time of the CE calls at the rate seen, and the rest; the rest alone where no rate was seen."""
         if self.calls_per_second is None:
             return f"calls + {1000 * cell.overhead_seconds:.0f} ms"
-        return f"{1000 * cell.budget / self.calls_per_second:.0f} + {1000 * cell.overhead_seconds:.0f} ms"
+        calls = min(cell.budget, self.n_items)
+        return f"{1000 * calls / self.calls_per_second:.0f} + {1000 * cell.overhead_seconds:.0f} ms"
 
     def _last_of_budget(self, budget: int) -> Cell:
         return [cell for cell in self.cells if cell.budget == budget][-1]

@@ -73,14 +73,17 @@ def read_queries(path: Path) -> list[Query]:
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers and rows. Blank lines are passed over."""
     readers = {".jsonl": _json_rows, ".json": _json_rows, ".csv": _csv_rows, ".txt": _text_rows}
-    if path.suffix not in readers:
+    suffix = path.suffix.lower()
+    if suffix not in readers:
         raise InputError(f"{path}: cannot tell the format from {path.suffix!r}; use .jsonl or .csv")
     try:
-        yield from readers[path.suffix](path)
+        yield from readers[suffix](path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); convert it first") from error
     except FileNotFoundError:
         raise InputError(f"{path} is not there") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; a file is needed") from None
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -90,7 +93,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError(
                     f"{path}, line {number}: no JSON ({error}); one object per line is expected"
                 ) from error
@@ -101,6 +104,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
+        csv.field_size_limit(2**31 - 1)  # the module's own limit is 131,072 characters
         reader = csv.DictReader(file)
         try:
             for row in reader:
@@ -124,6 +128,8 @@ def _first(row: dict[str, Any], *names: str) -> str:
         value = row.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool):
             return str(value).strip()
+        if value is not None:
+            raise InputError(f"{name!r} must be text or a whole number, got {_shown(row)}")
     return ""
 
 

@@ -61,6 +61,20 @@ class Scorer(Protocol):
         ...
 
 
+def prepared(scorer: Scorer, items: Sequence[str]) -> BoundScorer:
+    """The scorer bound to items, or a clear error.
+
+    Raises:
+        ScorerError: the scorer raised something of its own.
+    """
+    try:
+        return scorer.prepare(items)
+    except (ScorerError, InputError):
+        raise
+    except Exception as error:
+        raise ScorerError(f"the scorer could not prepare the items: {type(error).__name__}: {error}") from error
+
+
 def checked_scores(
     bound: BoundScorer, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray
 ) -> FloatArray:

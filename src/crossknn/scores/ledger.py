@@ -13,7 +13,7 @@ import numpy as np
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.fingerprints import digest_arrays, digest_texts
-from crossknn.scorers.base import Scorer, checked_scores
+from crossknn.scorers.base import Scorer, checked_scores, prepared
 from crossknn.scores.plan import Pairs
 
 _FORMAT = 1
@@ -68,7 +68,7 @@ def collect_scores(
     done = len(pairs) - sum(min(shard_size, len(pairs) - start) for start in missing)
     if progress:
         progress(done, len(pairs))
-    bound = scorer.prepare(items) if missing else None
+    bound = prepared(scorer, items) if missing else None
     for start in missing:
         assert bound is not None
         shard = slice(start, start + shard_size)
@@ -88,10 +88,10 @@ def _contents(
     return {
         "format": _FORMAT,
         "scorer": {"model": scorer.fingerprint.model, "kernel": scorer.fingerprint.kernel},
+        "items": digest_texts(items),
+        "queries": digest_texts(queries),
         "pairs": digest_arrays(pairs.query_indices, pairs.item_indices),
         "n_pairs": len(pairs),
-        "queries": digest_texts(queries),
-        "items": digest_texts(items),
         "shard_size": shard_size,
     }
 
