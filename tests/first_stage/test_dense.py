@@ -90,3 +90,8 @@ def test_sentence_transformers_encoder_takes_loaded_models_and_tells_them_apart(
     np.testing.assert_array_equal(first, second)
     assert first.shape == (len(TEXTS), 16)
     assert not np.allclose(first, other.embed(TEXTS))
+
+
+def test_a_cross_encoder_is_no_encoder(tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is it a cross-encoder"):
+        OnnxEncoder(tiny.cross_encoder(tmp_path))

@@ -69,7 +69,8 @@ class Report:
         """Recall, gain and cost, for the terminal."""
         ks = sorted({k for cell in self.cells for k in cell.recall})
         table = Table(
-            title=f"Recall of the exact top k, gain over {self.baseline}: {self.n_queries} queries, {self.n_items:,} items",
+            title=f"Recall of the exact top k over {self.n_items:,} items, {self.n_queries} queries; gain over "
+            f"{self.baseline} with 95% interval",
             title_justify="left",
         )
         table.add_column("method", no_wrap=True)

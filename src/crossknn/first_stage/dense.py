@@ -128,6 +128,8 @@ class OnnxEncoder:
 
     def __init__(self, folder: str | Path, options: OnnxOptions | None = None) -> None:
         self._model = OnnxModel(folder, options or OnnxOptions())
+        if self._model.output_width == 1:
+            raise InputError(f"the model in {folder} gives one number a text; is it a cross-encoder?")
         self._template = InputTemplate.of(self._model.tokenizer, pair=False)
         self.fingerprint = f"onnx:{self._model.digest}:max_length={self._model.max_length}"
 
