@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 
 from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.checks import check_count, checked_filter, checked_queries, named_items
 from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputError
 from crossknn.factorization import ItemModel, Normalisation, TransductiveOptions, factorize
 from crossknn.first_stage import FirstStage, VectorFirstStage
@@ -141,8 +142,8 @@ class Index:
         Cost: ``options.price(len(queries), len(items))`` CE calls, less those that an earlier run has finished.
         """
         options = options or BuildOptions()
-        named = _named_items(items)
-        train = list(dict.fromkeys(_checked_queries(queries)))
+        named = named_items(items)
+        train = list(dict.fromkeys(checked_queries(queries)))
         folder = None if out is None else Path(out)
         if folder is not None and folder.exists() and not storage.is_replaceable(folder):
             raise InputError(f"{folder} exists and is no crossknn index; choose another place")
@@ -288,12 +289,12 @@ class Index:
 
         Cost: ``min(budget, allowed items)`` CE calls for each query.
         """
-        texts = _checked_queries(queries)
-        _check_count("k", k)
-        _check_count("budget", budget)
+        texts = checked_queries(queries)
+        check_count("k", k)
+        check_count("budget", budget)
         if budget < k:
             raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
-        allowed = _checked_filter(filter, len(self))
+        allowed = checked_filter(filter, len(self))
         chosen = method or self.default_method()
         results: list[SearchResult] = []
         for start in range(0, len(texts), _QUERIES_AT_ONCE):
@@ -346,55 +347,6 @@ def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> 
     return [
         1 + int(np.sum(values > scores[i])) + int(np.sum((values == scores[i]) & (candidates < i))) for i in indices
     ]
-
-
-def _named_items(items: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
-    if isinstance(items, str):
-        raise InputError("items must be a list of texts or a mapping from id to text, got one string")
-    pairs = items.items() if isinstance(items, Mapping) else ((str(n), text) for n, text in enumerate(items))
-    named = dict(pairs)
-    if not named:
-        raise InputError("there are no items to index")
-    for key, text in named.items():
-        if not isinstance(key, str) or not key:
-            raise InputError(f"item ids must be texts that are not empty, got {key!r}")
-        if not isinstance(text, str) or not text.strip():
-            raise InputError(f"item {key!r} has no text (got {text!r}); leave it out or give it one")
-        _check_unicode(text)
-    return named
-
-
-def _checked_queries(queries: Sequence[str]) -> list[str]:
-    if isinstance(queries, str):
-        raise InputError("queries must be a list of texts, got one string; for one query use search")
-    for query in queries:
-        if not isinstance(query, str) or not query.strip():
-            raise InputError(f"a query must be a text that is not empty, got {query!r}")
-        _check_unicode(query)
-    return list(queries)
-
-
-def _check_unicode(text: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"a text is no valid Unicode ({error.reason}): {text[:80]!r}") from None
-
-
-def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def _checked_filter(mask: ArrayLike | None, n_items: int) -> BoolArray | None:
-    if mask is None:
-        return None
-    allowed = np.asarray(mask)
-    if allowed.dtype != bool or allowed.shape != (n_items,):
-        raise InputError(
-            f"a filter must hold one boolean for each of the {n_items} items, got {allowed.dtype} {allowed.shape}"
-        )
-    return allowed
 
 
 def _check_built_with(folder: Path, config: Mapping[str, Any], scorer: Scorer, first_stage: FirstStage) -> None:

@@ -1,0 +1,65 @@
+"""What a caller passes in, checked: each function gives it back in the form the index works with, or an InputError."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from crossknn.arrays import BoolArray
+from crossknn.errors import InputError
+
+
+def named_items(items: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    """Items as id to text; a list of texts is numbered from "0"."""
+    if isinstance(items, str):
+        raise InputError("items must be a list of texts or a mapping from id to text, got one string")
+    pairs = items.items() if isinstance(items, Mapping) else ((str(n), text) for n, text in enumerate(items))
+    named = dict(pairs)
+    if not named:
+        raise InputError("there are no items to index")
+    for key, text in named.items():
+        if not isinstance(key, str) or not key:
+            raise InputError(f"item ids must be texts that are not empty, got {key!r}")
+        if not isinstance(text, str) or not text.strip():
+            raise InputError(f"item {key!r} has no text (got {text!r}); leave it out or give it one")
+        check_unicode(text)
+    return named
+
+
+def checked_queries(queries: Sequence[str]) -> list[str]:
+    """Queries as a list of texts that are not empty."""
+    if isinstance(queries, str):
+        raise InputError("queries must be a list of texts, got one string; for one query use search")
+    for query in queries:
+        if not isinstance(query, str) or not query.strip():
+            raise InputError(f"a query must be a text that is not empty, got {query!r}")
+        check_unicode(query)
+    return list(queries)
+
+
+def check_unicode(text: str) -> None:
+    """Refuse half characters, which JSON can spell and no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"a text is no valid Unicode ({error.reason}): {text[:80]!r}") from None
+
+
+def check_count(name: str, value: int) -> None:
+    """A whole number of at least 1."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def checked_filter(mask: ArrayLike | None, n_items: int) -> BoolArray | None:
+    """A mask over the items, or None."""
+    if mask is None:
+        return None
+    allowed = np.asarray(mask)
+    if allowed.dtype != bool or allowed.shape != (n_items,):
+        raise InputError(
+            f"a filter must hold one boolean for each of the {n_items} items, got {allowed.dtype} {allowed.shape}"
+        )
+    return allowed
