@@ -13,7 +13,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from environment import environment
 from crossknn.arrays import FloatArray
 from crossknn.cli.models import demo_folder
 from crossknn.datasets.icd10cm import load_icd10cm, load_icd10cm_10k
+from crossknn.datasets.splits import Dataset
 from crossknn.evaluation import exact_scores, paired_interval
 from crossknn.first_stage import Dense, OnnxEncoder
 from crossknn.scorers import OnnxScorer
@@ -62,16 +63,33 @@ def correlation_of_ranks(a: FloatArray, b: FloatArray) -> float:
     return float(np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1])
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Test queries with all their scores, int8 and the dual encoder's: (n_queries, n_items) each."""
+
+    queries: list[str]
+    items: list[str]
+    texts: np.ndarray
+    labels: np.ndarray
+    exact: FloatArray
+    dense: FloatArray
+
+    @classmethod
+    def of(cls, data: Dataset, n_queries: int, folder: Path, label: str) -> Scored:
+        """Brute force over a data set, kept in a folder."""
+        tested = data.queries["test"][:n_queries]
+        queries, items = [q.text for q in tested], list(data.items.values())
+        labels = np.array([data.items[q.item_id] for q in tested], dtype=object)
+        exact = brute_force(queries, items, OnnxScorer(demo_folder("cross_encoder")), folder, label)
+        dense = Dense(OnnxEncoder(demo_folder("encoder"))).prepare(items).scores(queries)
+        return cls(queries, items, np.array(items, dtype=object), labels, exact, dense)
+
+
 def measure_subset(work: Path, fp32: Path, n_queries: int) -> dict[str, object]:
     """Brute force, reranking and the dual encoder alone over the 10K subset; int8 against fp32."""
-    data = load_icd10cm_10k()
-    tested = data.queries["test"][:n_queries]
-    queries, items = [q.text for q in tested], list(data.items.values())
-    texts, labels = np.array(items, dtype=object), np.array([data.items[q.item_id] for q in tested], dtype=object)
-    scorer = OnnxScorer(demo_folder("cross_encoder"))
-    exact = brute_force(queries, items, scorer, work / "int8-10k", "int8, 10K")
-    dense = Dense(OnnxEncoder(demo_folder("encoder"))).prepare(items).scores(queries)
-
+    scored = Scored.of(load_icd10cm_10k(), n_queries, work / "int8-10k", "int8, 10K")
+    queries, items, texts, labels = scored.queries, scored.items, scored.texts, scored.labels
+    exact, dense = scored.exact, scored.dense
     candidates = [np.union1d(top_k(d, 100), top_k(e, 50)) for d, e in zip(dense, exact, strict=True)]
     rng = np.random.default_rng(SEED)
     random = [rng.choice(len(items), 10, replace=False) for _ in queries]
@@ -120,17 +138,12 @@ def measure_subset(work: Path, fp32: Path, n_queries: int) -> dict[str, object]:
 
 def measure_all_codes(work: Path, n_queries: int) -> dict[str, object]:
     """The same over all codes, for fewer queries."""
-    data = load_icd10cm()
-    tested = data.queries["test"][:n_queries]
-    queries, items = [q.text for q in tested], list(data.items.values())
-    texts, labels = np.array(items, dtype=object), np.array([data.items[q.item_id] for q in tested], dtype=object)
-    scorer = OnnxScorer(demo_folder("cross_encoder"))
-    exact = brute_force(queries, items, scorer, work / "int8-all", "int8, all codes")
-    dense = Dense(OnnxEncoder(demo_folder("encoder"))).prepare(items).scores(queries)
-    brute, alone = right_at_top(exact, texts, labels), right_at_top(dense, texts, labels)
+    scored = Scored.of(load_icd10cm(), n_queries, work / "int8-all", "int8, all codes")
+    brute = right_at_top(scored.exact, scored.texts, scored.labels)
+    alone = right_at_top(scored.dense, scored.texts, scored.labels)
     return {
-        "queries": len(queries),
-        "items": len(items),
+        "queries": len(scored.queries),
+        "items": len(scored.items),
         "accuracy": {
             "brute_force_int8": asdict(paired_interval(brute)),
             "dual_encoder": asdict(paired_interval(alone)),
