@@ -8,7 +8,7 @@ from crossknn.first_stage import BM25, Dense, GivenVectors, OnnxEncoder, RandomF
 from crossknn.index import BuildOptions, Index
 from crossknn.onnx_model import OnnxOptions
 from crossknn.results import Hit, SearchResult
-from crossknn.scorers import FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer
+from crossknn.scorers import CachedScorer, FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer
 from crossknn.scores import PerItem, PerQuery
 from crossknn.search import AXN, BayesianRidge, MinNorm, Rerank
 
@@ -19,6 +19,7 @@ __all__ = [
     "BM25",
     "BayesianRidge",
     "BuildOptions",
+    "CachedScorer",
     "CrossKNNError",
     "CrossKNNWarning",
     "Dense",

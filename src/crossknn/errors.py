@@ -6,6 +6,7 @@
     ├── InputError          what was passed in cannot be used (also a ValueError)
     ├── ScorerError         the cross-encoder failed, or returned what is no score
     ├── IndexFileError      an index on disk is damaged, half-written, foreign or of another scorer
+    ├── WriteError          what should be kept cannot be written: a full disk, another writer (also an OSError)
     ├── BudgetError         a limit on cross-encoder calls leaves nothing to do
     ├── MissingDataError    a data set that installs as a package is not there
     └── MissingExtraError   an optional dependency is not installed (also an ImportError)
@@ -33,6 +34,10 @@ class ScorerError(CrossKNNError):
 
 class IndexFileError(CrossKNNError):
     """An index on disk is damaged, half-written, foreign, or was built with another scorer."""
+
+
+class WriteError(CrossKNNError, OSError):
+    """What should be kept cannot be written: the disk is full or read-only, or another process is writing there."""
 
 
 class BudgetError(CrossKNNError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.checks import check_count, checked_filter, checked_queries, named_items
 from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputError
 from crossknn.factorization import ItemModel, Normalisation, TransductiveOptions, factorize
+from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.results import Hit, SearchResult
 from crossknn.scorers import Fingerprint, Scorer
@@ -138,6 +140,7 @@ class Index:
             InputError: items or queries that cannot be used, or ``out`` is something else than an index.
             BudgetError: the cap leaves no call.
             ScorerError: the scorer failed; with ``out``, finished scores stay.
+            WriteError: the disk is full or read-only, or another build is writing to ``out``; finished scores stay.
 
         Cost: ``options.price(len(queries), len(items))`` CE calls, less those that an earlier run has finished.
         """
@@ -145,14 +148,14 @@ class Index:
         named = named_items(items)
         train = list(dict.fromkeys(checked_queries(queries)))
         folder = None if out is None else Path(out)
-        if folder is not None and folder.exists() and not storage.is_replaceable(folder):
-            raise InputError(f"{folder} exists and is no crossknn index; choose another place")
-        index = cls(named, scorer, first_stage, notes=notes)
-        if train:
-            index._learn(train, options, None if folder is None else folder / storage.COLLECTING, progress)
         if folder is not None:
-            index.save(folder)
+            storage.check_place(folder)
+        with nullcontext() if folder is None else sole_writer(folder):
+            index = cls(named, scorer, first_stage, notes=notes)
             if train:
+                index._learn(train, options, None if folder is None else folder / storage.COLLECTING, progress)
+            if folder is not None:
+                storage.save(folder, index._contents())
                 storage.remove_ledger(folder)
         return index
 
@@ -185,7 +188,14 @@ class Index:
 
         Raises:
             InputError: the folder holds something else.
+            WriteError: the disk is full or read-only, or another process is writing there; an old index stays.
         """
+        folder = Path(out)
+        storage.check_place(folder)
+        with sole_writer(folder):
+            storage.save(folder, self._contents())
+
+    def _contents(self) -> storage.Contents:
         fingerprint = self._scorer.fingerprint
         config: dict[str, Any] = {
             "n_items": len(self),
@@ -207,7 +217,7 @@ class Index:
                 "score_values": self.train_scores.values,
             }
             rows["train_queries"] = [{"text": text} for text in self.train_queries]
-        storage.save(Path(out), storage.Contents(config, arrays, rows))
+        return storage.Contents(config, arrays, rows)
 
     @classmethod
     def load(cls, path: str | Path, *, scorer: Scorer, first_stage: FirstStage, verify: bool = True) -> Index:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from crossknn.errors import IndexFileError, InputError
+from crossknn.files import LOCK, write_aside, writing
 from crossknn.fingerprints import digest_file
-from crossknn.scores.ledger import write_aside
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -50,14 +50,21 @@ def save(folder: Path, contents: Contents) -> None:
 
     Raises:
         InputError: the folder holds something else than an index.
-        OSError: the disk is full or read-only; the old index stays.
+        WriteError: the disk is full or read-only; the old index stays.
     """
-    if folder.exists() and not is_replaceable(folder):
-        raise InputError(f"{folder} exists and is no crossknn index; choose another place")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_place(folder)
     name = f"data-{uuid.uuid4().hex[:12]}"
+    with writing(folder):
+        _write(folder, name, contents)
+    for old in folder.iterdir():
+        if _DATA.fullmatch(old.name) and old.name != name:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(folder: Path, name: str, contents: Contents) -> None:
+    """A new data folder, and then the manifest that names it."""
     data = folder / name
-    data.mkdir()
+    data.mkdir(parents=True)
     try:
         files: dict[str, dict[str, Any]] = {}
         for key, array in contents.arrays.items():
@@ -80,9 +87,6 @@ def save(folder: Path, contents: Contents) -> None:
     except BaseException:
         shutil.rmtree(data, ignore_errors=True)
         raise
-    for old in folder.iterdir():
-        if _DATA.fullmatch(old.name) and old.name != name:
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def load(folder: Path, *, verify: bool = True) -> Contents:
@@ -96,6 +100,15 @@ def load(folder: Path, *, verify: bool = True) -> Contents:
         IndexFileError: there is no index, it is damaged, or a newer version of crossknn wrote it.
     """
     manifest = read_manifest(folder)
+    try:
+        return _read(folder, manifest, verify=verify)
+    except IndexFileError:
+        if read_manifest(folder)["data"] == manifest["data"]:
+            raise
+    return load(folder, verify=verify)  # it was replaced while it was being read
+
+
+def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool) -> Contents:
     data = folder / str(manifest["data"])
     arrays: dict[str, np.ndarray] = {}
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -143,12 +156,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def check_place(folder: Path) -> None:
+    """Make sure that an index may be written to a folder.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if folder.exists() and not is_replaceable(folder):
+        raise InputError(f"{folder} exists and is no crossknn index; choose another place")
+
+
 def is_replaceable(folder: Path) -> bool:
     """Whether a folder is empty, or an index, or what an unfinished build left: nothing of anybody else's is lost."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
-    ours = all(name in (MANIFEST, COLLECTING) or _DATA.fullmatch(name) or _is_aside(name) for name in names)
+    ours = all(name in (MANIFEST, COLLECTING, LOCK) or _DATA.fullmatch(name) or _is_aside(name) for name in names)
     known = MANIFEST not in names or any(_DATA.fullmatch(name) for name in names) or _is_readable(folder)
     return ours and known and _is_ledger(folder / COLLECTING)
 

@@ -107,9 +107,9 @@ def test_bad_searches(folder: Path) -> None:
         assert message in run("search", "x.crossknn", *args, exit_code=1).stderr
 
 
-@pytest.mark.parametrize("command", ["build", "search", "evaluate", "demo"])
+@pytest.mark.parametrize("command", ["build", "search", "evaluate", "verify", "demo", "cache info", "cache clear"])
 def test_every_help_has_an_example(command: str) -> None:
-    assert f"Example: crossknn {command}" in run(command, "--help").output
+    assert f"Example: crossknn {command}" in run(*command.split(), "--help").output
 
 
 def test_ctrl_c_keeps_what_was_scored(folder: Path) -> None:
@@ -175,3 +175,33 @@ def test_a_damaged_index_can_be_built_again(folder: Path) -> None:
     assert "build the index again" in run("search", "x.crossknn", "red", exit_code=1).stderr
     run(*BUILD)
     assert "thing" in run("search", "x.crossknn", "red").output
+
+
+def test_a_cache_answers_what_was_asked_before(folder: Path) -> None:
+    run(*BUILD, "--queries", "train.csv", "--cache", "scores.sqlite")
+    run("search", "x.crossknn", "small red", "--cache", "scores.sqlite", "--budget", "20")
+    before = run("cache", "info", "scores.sqlite").output
+    assert "function:words-in-common" in before
+    (folder / "my_scorer.py").write_text(SCORER.replace("time.sleep", "raise SystemExit"))
+    sys.modules.pop("my_scorer")
+    again = run("search", "x.crossknn", "small red", "--cache", "scores.sqlite", "--budget", "20", "-k", "2").output
+    assert "small red thing" in again
+    assert run("cache", "info", "scores.sqlite").output == before
+    forgotten = int(run("cache", "clear", "scores.sqlite", "--model", "function:words-in-common").output.split()[1])
+    assert f"{forgotten} scores" in before.replace(",", "")
+    assert "0 scores" in run("cache", "info", "scores.sqlite").output
+    assert "no score cache" in run("cache", "info", "nowhere.sqlite", exit_code=1).stderr
+
+
+def test_verify_finds_a_flipped_bit_in_any_file(folder: Path) -> None:
+    run(*BUILD, "--queries", "train.csv")
+    assert "is whole: 42 items, 3 train queries" in run("verify", "x.crossknn").output
+    files = [path for path in (folder / "x.crossknn").rglob("*") if path.is_file() and path.stat().st_size]
+    assert len(files) > 5
+    for path in files:
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
+        assert "damaged" in run("verify", "x.crossknn", exit_code=1).stderr
+        path.write_bytes(content)
+    run("verify", "x.crossknn")

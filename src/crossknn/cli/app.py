@@ -1,4 +1,4 @@
-"""``crossknn build | search | evaluate | demo``."""
+"""``crossknn build | search | evaluate | verify | cache | demo``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from rich.markup import escape
 
 from crossknn import __version__
+from crossknn.cli.cache import cache
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
 from crossknn.errors import InputError, MissingExtraError
@@ -20,11 +22,11 @@ from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_queries
-from crossknn.scorers import Scorer
+from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scorers.base import checked_scores
 from crossknn.scores import PerItem, PerQuery, Plan
 from crossknn.search import AXN, SearchMethod
-from crossknn.storage import MANIFEST, is_replaceable, read_manifest
+from crossknn.storage import MANIFEST, check_place, load, read_manifest
 
 app = typer.Typer(
     name="crossknn",
@@ -35,6 +37,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(cache, name="cache")
 
 
 class MethodName(str, Enum):
@@ -56,6 +59,15 @@ IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the 
 ScorerSpec = Annotated[str | None, typer.Option("--scorer", help=SCORER_HELP)]
 FirstStageSpec = Annotated[str | None, typer.Option("--first-stage", help=FIRST_STAGE_HELP)]
 Device = Annotated[str, typer.Option(help="Where models run: cpu, cuda, ...")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        envvar="CROSSKNN_CACHE",
+        metavar="FILE",
+        help="Keep every score in this SQLite file, and look there first.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds that the budget is divided into.")]
 Mixing = Annotated[
@@ -103,6 +115,7 @@ def build(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random pairs.")] = 0,
     device: Device = "cpu",
+    cache_file: Cache = None,
 ) -> None:
     """Build an index: embed the items, score some (train query, item) pairs, learn item vectors.
 
@@ -113,9 +126,8 @@ def build(
     texts = read_items(items)
     train = list(dict.fromkeys(query.text for query in read_queries(queries))) if queries else []
     options = BuildOptions(plan=_plan(plan, top, uniform), max_calls=max_calls, seed=seed)
-    if out_folder.exists() and not is_replaceable(out_folder):
-        raise InputError(f"{out_folder} exists and is no crossknn index; choose another place")
-    opened, retriever = open_scorer(scorer, device), open_first_stage(first_stage, device)
+    check_place(out_folder)
+    opened, retriever = open_scorer(scorer, device, cache_file), open_first_stage(first_stage, device)
     calls = options.price(len(train), len(texts))
     if dry_run:
         _say_price(opened, train, list(texts.values()), calls)
@@ -154,6 +166,7 @@ def search(
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
+    cache_file: Cache = None,
     as_json: Json = False,
 ) -> None:
     """Search an index. The scorer and first stage are those of the build unless named.
@@ -163,7 +176,7 @@ def search(
     texts = [*(query or []), *([q.text for q in read_queries(queries)] if queries else [])]
     if not texts:
         raise InputError("there is no query; give one, or a file with --queries")
-    opened = _open(index, scorer, first_stage, device)
+    opened = _open(index, scorer, first_stage, device, cache_file)
     results = opened.search_batch(texts, k=k, budget=budget, method=_method(opened, method, rounds, mixing))
     if as_json:
         for result in results:
@@ -191,6 +204,7 @@ def evaluate_command(
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
+    cache_file: Cache = None,
     as_json: Json = False,
 ) -> None:
     """Compare AXN with retrieve-and-rerank against the cross-encoder's exact top k.
@@ -200,7 +214,7 @@ def evaluate_command(
 
     Example: [bold]crossknn evaluate codes.crossknn --queries test.jsonl --limit 50 --out report/[/bold]
     """
-    opened = _open(index, scorer, first_stage, device)
+    opened = _open(index, scorer, first_stage, device, cache_file)
     rows = read_queries(queries)
     if limit is not None and limit < len(rows):
         kept = np.sort(np.random.default_rng(seed).choice(len(rows), limit, replace=False))
@@ -237,6 +251,26 @@ def evaluate_command(
         notes.print(f"report: {out_folder / 'report.json'}, plot: {out_folder / 'recall.png'}", highlight=False)
     except MissingExtraError as error:
         notes.print(f"report: {out_folder / 'report.json'}; no plot: {error}", highlight=False, markup=False)
+
+
+@app.command()
+@one_line_errors
+def verify(index: IndexPath) -> None:
+    """Read every byte of an index, compare it with its checksum, and say what is there.
+
+    Example: [bold]crossknn verify codes.crossknn[/bold]
+    """
+    contents = load(index)
+    sizes = [file.stat().st_size for file in index.rglob("*") if file.is_file()]
+    scores = len(contents.arrays["score_values"]) if "score_values" in contents.arrays else 0
+    config = contents.config
+    out.print(
+        f"{escape(str(index))} is whole: {config['n_items']:,} items, {len(contents.rows.get('train_queries', [])):,} "
+        f"train queries, {scores:,} scores, {sum(sizes) / 1e6:,.1f} MB\n"
+        f"scorer: {escape(str(Fingerprint(**config['scorer'])))}\nfirst stage: {escape(config['first_stage'])}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -281,13 +315,13 @@ def _within(budgets: list[int], n_items: int) -> list[int]:
     return sorted({min(budget, n_items) for budget in budgets})
 
 
-def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str) -> Index:
+def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str, cache_file: Path | None) -> Index:
     remembered = read_manifest(folder)["config"].get("notes", {})
     scorer, first_stage = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
     if scorer is None or first_stage is None:
         raise InputError(f"{folder} does not say what it was built with; name --scorer and --first-stage")
     try:
-        models = open_scorer(scorer, device), open_first_stage(first_stage, device)
+        models = open_scorer(scorer, device, cache_file), open_first_stage(first_stage, device)
     except InputError as error:
         raise InputError(
             f"{error} (the index remembers it; name --scorer or --first-stage where it has moved)"

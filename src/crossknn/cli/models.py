@@ -9,7 +9,7 @@ from pathlib import Path
 from crossknn.errors import InputError, import_extra
 from crossknn.first_stage import BM25, Dense, FirstStage, OnnxEncoder, RandomFirstStage, SentenceTransformersEncoder
 from crossknn.onnx_model import OnnxOptions
-from crossknn.scorers import Fingerprint, OnnxScorer, Scorer, SentenceTransformersScorer
+from crossknn.scorers import CachedScorer, Fingerprint, OnnxScorer, Scorer, SentenceTransformersScorer
 
 SCORER_HELP = (
     "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers, 'python:MODULE:NAME' for a scorer "
@@ -18,13 +18,18 @@ SCORER_HELP = (
 FIRST_STAGE_HELP = "Cheap retrieval: 'bm25', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
 
 
-def open_scorer(spec: str, device: str = "cpu") -> Scorer:
-    """The scorer that a ``--scorer`` names.
+def open_scorer(spec: str, device: str = "cpu", cache: Path | None = None) -> Scorer:
+    """The scorer that a ``--scorer`` names, its scores kept in a cache if there is one.
 
     Raises:
         InputError: the name fits nothing.
         MissingExtraError: an optional dependency is missing.
     """
+    scorer = _open_scorer(spec, device)
+    return scorer if cache is None else CachedScorer(scorer, cache)
+
+
+def _open_scorer(spec: str, device: str) -> Scorer:
     kind, _, name = spec.partition(":")
     if spec == "demo":
         return OnnxScorer(demo_folder("cross_encoder"), OnnxOptions(device=device))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
+from crossknn.files import write_aside, writing
 from crossknn.fingerprints import digest_arrays, digest_texts
 from crossknn.scorers.base import Scorer, checked_scores, prepared
 from crossknn.scores.plan import Pairs
@@ -52,6 +52,7 @@ def collect_scores(
     Raises:
         InputError: the folder holds scores of other pairs, texts or another scorer.
         ScorerError: the scorer failed; the finished shards stay.
+        WriteError: the disk is full or read-only; the finished shards stay.
 
     Cost: one CE call per pair that no earlier run has finished.
     """
@@ -100,7 +101,8 @@ def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
     """Make the folder, or make sure that it holds the very run that is asked for."""
     manifest = folder / "ledger.json"
     if not manifest.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         write_aside(manifest, (json.dumps(contents, indent=2) + "\n").encode())
         return
     try:
@@ -137,17 +139,3 @@ def _write_shard(path: Path, values: FloatArray) -> None:
     """SHA-256 of the data (32 bytes), then the scores as little-endian float64."""
     data = values.astype("<f8").tobytes()
     write_aside(path, hashlib.sha256(data).digest() + data)
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it: readers see the old file or the new one, never a part."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise

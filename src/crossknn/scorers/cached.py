@@ -1,0 +1,218 @@
+"""Scores kept in an SQLite file, so that no (query, item) pair is paid for twice."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crossknn.arrays import FloatArray, IntArray
+from crossknn.errors import CrossKNNWarning, InputError
+from crossknn.scorers.base import BoundScorer, Fingerprint, Scorer, checked_scores, prepared
+
+_APPLICATION = 0x63724B4E  # "crKN", by which SQLite files of this kind are known
+_FORMAT = 1
+_WAIT_SECONDS = 30.0
+_SCHEMA = """
+CREATE TABLE scorers (id INTEGER PRIMARY KEY, model TEXT NOT NULL, kernel TEXT NOT NULL, UNIQUE (model, kernel));
+CREATE TABLE scores (
+    scorer INTEGER NOT NULL, query BLOB NOT NULL, item BLOB NOT NULL, score REAL NOT NULL,
+    PRIMARY KEY (scorer, query, item)
+) WITHOUT ROWID;
+"""
+
+
+class CachedScorer:
+    """Any scorer, with every score it ever gave kept in a file.
+
+    A score is found again by the scorer's whole fingerprint (model and kernel) and by hashes of the two texts, so
+    models never mix, and items may be added, removed or reordered. Several processes and threads may share the file.
+    It holds hashes and numbers, no text.
+
+    Args:
+        scorer: what computes the scores that are not there yet.
+        path: the SQLite file, made if it is not there; its folder must exist. About 60 bytes a score.
+
+    Attributes:
+        hits: pairs answered from the file so far.
+        misses: pairs that the scorer was asked for so far.
+
+    Raises:
+        InputError: the file cannot be opened, is something else, or is of a newer version.
+
+    Cost: a hit is no call of the model. A search's budget counts it all the same, so that what is found never depends
+    on what was asked before. A file that fails later (a full disk) costs a warning, never a score.
+    """
+
+    def __init__(self, scorer: Scorer, path: str | Path) -> None:
+        self._scorer = scorer
+        self._path = Path(path)
+        self.hits = self.misses = 0
+        with _opened(self._path, create=True) as file:
+            self._key = _scorer_key(file, scorer.fingerprint)
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The scorer's own: a score is the same from the file."""
+        return self._scorer.fingerprint
+
+    def prepare(self, items: Sequence[str]) -> BoundScorer:
+        """Prepare the scorer, and hash the items once. Costs no CE call."""
+        return _BoundCached(self, prepared(self._scorer, items), [_digest(text) for text in items])
+
+    def look_up(self, wanted: Sequence[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], float]:
+        """Those of the (query hash, item hash) pairs that have a score."""
+        try:
+            with _opened(self._path) as file:
+                file.execute("CREATE TEMP TABLE wanted (query BLOB, item BLOB)")
+                file.executemany("INSERT INTO wanted VALUES (?, ?)", wanted)
+                found = file.execute(
+                    "SELECT query, item, score FROM wanted JOIN scores USING (query, item) WHERE scorer = ?",
+                    (self._key,),
+                ).fetchall()
+        except (sqlite3.Error, InputError) as error:
+            self._warn("read", error)
+            return {}
+        return {(query, item): score for query, item, score in found}
+
+    def store(self, rows: Sequence[tuple[bytes, bytes, float]]) -> None:
+        """Keep scores; of two processes that scored the same pair, the first wins."""
+        try:
+            with _opened(self._path) as file, file:
+                file.executemany(f"INSERT OR IGNORE INTO scores VALUES ({self._key}, ?, ?, ?)", rows)
+        except (sqlite3.Error, InputError) as error:
+            self._warn("written", error)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        warnings.warn(
+            f"the score cache {self._path} could not be {what} ({error}); going on without it",
+            CrossKNNWarning,
+            stacklevel=4,
+        )
+
+
+@dataclass(frozen=True)
+class _BoundCached:
+    cache: CachedScorer
+    bound: BoundScorer
+    items: Sequence[bytes]
+
+    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        texts = [_digest(query) for query in queries]
+        keys = [(texts[q], self.items[i]) for q, i in zip(query_indices, item_indices, strict=True)]
+        where = {key: n for n, key in reversed(list(enumerate(keys)))}  # equal pairs are scored once, by the first
+        known = self.cache.look_up(list(where)) if where else {}
+        missing = sorted(n for key, n in where.items() if key not in known)
+        if missing:
+            fresh = checked_scores(self.bound, queries, query_indices[missing], item_indices[missing])
+            rows = [(*keys[n], float(score)) for n, score in zip(missing, fresh, strict=True)]
+            self.cache.store(rows)
+            known |= {(query, item): score for query, item, score in rows}
+        self.cache.hits += len(keys) - len(missing)
+        self.cache.misses += len(missing)
+        return np.array([known[key] for key in keys], dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """What a score cache holds of one scorer."""
+
+    fingerprint: Fingerprint
+    n_scores: int
+
+
+def cache_entries(path: str | Path) -> list[CacheEntry]:
+    """What a score cache holds, scorer by scorer, the largest first.
+
+    Raises:
+        InputError: there is no score cache at ``path``.
+    """
+    with _opened(Path(path)) as file:
+        rows = file.execute(
+            "SELECT model, kernel, (SELECT COUNT(*) FROM scores WHERE scorer = id) AS n FROM scorers "
+            "ORDER BY n DESC, id"
+        ).fetchall()
+    return [CacheEntry(Fingerprint(model, kernel), n) for model, kernel, n in rows]
+
+
+def clear_cache(path: str | Path, model: str | None = None) -> int:
+    """Forget all scores of a cache, or those of one model, and give the space back.
+
+    Args:
+        path: the file; it stays, other processes may have it open.
+        model: forget the scorers whose ``fingerprint.model`` this is; None forgets all.
+
+    Returns:
+        How many scores were forgotten.
+
+    Raises:
+        InputError: there is no score cache at ``path``.
+    """
+    with _opened(Path(path)) as file:
+        with file:
+            forgotten = file.execute(
+                "DELETE FROM scores WHERE scorer IN (SELECT id FROM scorers WHERE ?1 IS NULL OR model = ?1)", (model,)
+            ).rowcount
+        file.execute("VACUUM")
+    return forgotten
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@contextmanager
+def _opened(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection for one use: cheap beside a CE call, and safe in any thread and after a fork."""
+    if not create and not path.exists():
+        raise InputError(f"there is no score cache at {path}")
+    try:
+        file = sqlite3.connect(path, timeout=_WAIT_SECONDS)
+    except sqlite3.Error as error:
+        raise InputError(f"cannot open the score cache {path}: {error}; its folder must exist") from error
+    try:
+        _check_kind(file, path, create)
+        yield file
+    finally:
+        file.close()
+
+
+def _check_kind(file: sqlite3.Connection, path: Path, create: bool) -> None:
+    """Make the tables in a new file; refuse a foreign, damaged or newer one."""
+    try:
+        with file:
+            file.execute("BEGIN IMMEDIATE" if create else "BEGIN")
+            empty = file.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+            if create and empty:
+                for statement in _SCHEMA.strip().split(";\n"):
+                    file.execute(statement)
+                file.execute(f"PRAGMA application_id = {_APPLICATION}")
+                file.execute(f"PRAGMA user_version = {_FORMAT}")
+            application = file.execute("PRAGMA application_id").fetchone()[0]
+            version = file.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error as error:
+        raise InputError(f"{path} cannot be used as a score cache: {error}") from error
+    if application != _APPLICATION:
+        raise InputError(f"{path} is no score cache of crossknn; choose another file")
+    if version > _FORMAT:
+        raise InputError(f"{path} has format {version}, this crossknn reads up to {_FORMAT}; upgrade crossknn")
+    if create:
+        file.execute("PRAGMA journal_mode = WAL")  # kept by the file; readers do not wait for a writer
+    file.execute("PRAGMA synchronous = NORMAL")
+
+
+def _scorer_key(file: sqlite3.Connection, fingerprint: Fingerprint) -> int:
+    names = fingerprint.model, fingerprint.kernel
+    try:
+        with file:
+            file.execute("INSERT OR IGNORE INTO scorers (model, kernel) VALUES (?, ?)", names)
+        key: int = file.execute("SELECT id FROM scorers WHERE model = ? AND kernel = ?", names).fetchone()[0]
+    except sqlite3.Error as error:
+        raise InputError(f"cannot write to the score cache: {error}") from error
+    return key
