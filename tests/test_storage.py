@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from crossknn import storage
 from crossknn.errors import IndexFileError, InputError
@@ -45,6 +47,31 @@ def test_what_is_saved_is_loaded_memory_mapped(tmp_path: Path) -> None:
     assert _same(loaded, _contents())
     assert isinstance(loaded.arrays["vectors"], np.memmap)
     assert not loaded.arrays["vectors"].flags.writeable
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+_names = st.from_regex(r"[a-z_]{1,12}", fullmatch=True)
+_shapes = st.tuples(st.sampled_from(["<f4", "<f8", "<i8", "|b1"]), st.lists(st.integers(0, 4), min_size=1, max_size=3))
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    config=st.dictionaries(st.text(), _json, max_size=4),
+    arrays=st.dictionaries(_names, _shapes, max_size=3),
+    rows=st.dictionaries(_names, st.lists(st.dictionaries(st.text(), _json, max_size=3), max_size=4), max_size=3),
+)
+def test_whatever_is_saved_is_what_is_loaded(
+    tmp_path: Path, config: dict[str, Any], arrays: dict[str, Any], rows: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    made = {name: rng.integers(0, 2**31, shape).astype(dtype) for name, (dtype, shape) in arrays.items()}
+    contents = Contents(config, made, rows)
+    storage.save(tmp_path, contents)  # over the one before
+    assert _same(storage.load(tmp_path), contents)
 
 
 def test_saving_again_replaces_and_leaves_no_litter(tmp_path: Path) -> None:

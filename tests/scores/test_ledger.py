@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crossknn import FunctionScorer, PerQuery
 from crossknn.errors import InputError, ScorerError
@@ -193,3 +195,37 @@ def test_kill_9_loses_at_most_one_shard(tmp_path: Path) -> None:
     assert len(log.read_text().splitlines()) - before == 400 - 20 * len(finished)
     for name, known in finished.items():
         assert ((folder / name).stat().st_mtime_ns, (folder / name).read_bytes()) == known
+
+
+@settings(max_examples=40)
+@given(
+    cells=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 6)), max_size=40),
+    shard_size=st.integers(1, 12),
+    failures=st.lists(st.integers(0, 12), max_size=4),
+)
+def test_however_often_it_fails_the_scores_are_right_and_a_finished_shard_is_paid_for_once(
+    tmp_path_factory: pytest.TempPathFactory, cells: list[tuple[int, int]], shard_size: int, failures: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("ledger")
+    pairs = Pairs(*np.array(cells, dtype=np.int64).reshape(-1, 2).T)
+    queries, items, asked = [f"q{n}" for n in range(5)], [str(n) for n in range(7)], []
+    patience = [0]
+
+    def score(batch: Any) -> list[float]:
+        asked.extend(batch)
+        patience[0] -= len(batch)
+        if patience[0] < 0:
+            raise RuntimeError("out of memory")
+        return [10.0 * int(q[1:]) + int(i) for q, i in batch]
+
+    scorer = FunctionScorer(score, name="fails", batch_size=shard_size)
+    lost = 0
+    for patience[0] in failures:
+        try:
+            collect_scores(pairs, queries, items, scorer, folder, shard_size=shard_size)
+        except ScorerError:
+            lost += 1
+    patience[0] = 1000
+    scores = collect_scores(pairs, queries, items, scorer, folder, shard_size=shard_size)
+    np.testing.assert_array_equal(scores, [10.0 * q + i for q, i in cells])
+    assert len(asked) <= len(cells) + lost * shard_size
