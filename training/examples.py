@@ -21,12 +21,16 @@ HELD_OUT = ("index_train", "dev", "test")
 
 @dataclass(frozen=True)
 class Corpus:
-    """One data set as the trainer sees it: item texts, and for each query its text and its item's position."""
+    """One data set as the trainer sees it: item texts, and for each query its text and its item's position.
+
+    The first ``n_real`` queries are of the data set's own kind; those after them (notes, descriptions) are like it.
+    """
 
     name: str
     items: list[str]
     queries: list[str]
     labels: np.ndarray  # (n_queries,) int64, positions in items
+    n_real: int
 
 
 def load_corpora(wordnet_folder: Path, rng: np.random.Generator) -> list[Corpus]:
@@ -56,4 +60,5 @@ def _corpus(data: Dataset, queries: list[LabelledQuery], texts: dict[str, str], 
         items=[texts[i] for i in kept],
         queries=[q.text for q in unique],
         labels=np.array([position[q.item_id] for q in unique], dtype=np.int64),
+        n_real=len(unique.keys() & set(data.queries["ce_train"])),
     )
