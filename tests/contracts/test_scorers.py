@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 
 from crossknn import FunctionScorer, OnnxOptions, OnnxScorer, ReplayScorer, SentenceTransformersScorer
 from crossknn.scorers import Scorer
+from crossknn.scorers.http import TEI, HTTPOptions, HTTPScorer
 
 QUERIES = ["cat", "water brain", "dog dog bird fish water", "zebra !"]
 ITEMS = ["bird cat", "fish", "", "skin bone water " * 6, "cat cat", "brain", "bone " * 40]
@@ -25,6 +29,7 @@ class Case:
     others: list[Scorer]
     oracle: Callable[[str, str], float]
     tolerance: float = 0.0
+    close: Callable[[], object] = lambda: None
 
 
 def _function(tiny: Any, tiny_torch: Any, folder: Any) -> Case:
@@ -69,14 +74,57 @@ def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> Case:
     return Case(first, again, others, lambda q, i: tiny_torch.logit(path, q, i), tolerance=1e-4)
 
 
+class _Reranker(BaseHTTPRequestHandler):
+    """Text Embeddings Inference, as far as it is asked; the first part of the path tells models apart."""
+
+    @staticmethod
+    def score(query: str, item: str) -> float:
+        return len(query) - len(item) / 7
+
+    def do_GET(self) -> None:
+        info = {"model_sha": None, "model_dtype": "float32", "max_input_length": 512, "max_client_batch_size": 3}
+        self._send({"model_id": self.path.split("/")[1], **info})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert len(asked["texts"]) <= 3
+        rows = [{"index": n, "score": self.score(asked["query"], text)} for n, text in enumerate(asked["texts"])]
+        self._send(sorted(rows, key=lambda row: -row["score"]))
+
+    def _send(self, content: Any) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def _http(tiny: Any, tiny_torch: Any, folder: Any) -> Case:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Reranker)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+
+    def close() -> None:
+        server.shutdown()
+        server.server_close()
+
+    first, again = (HTTPScorer(TEI(f"{url}/first"), HTTPOptions(in_flight=2 + n)) for n in range(2))
+    others: list[Scorer] = [HTTPScorer(TEI(f"{url}/second")), HTTPScorer(TEI(f"{url}/first", raw=False))]
+    return Case(first, again, others, _Reranker.score, close=close)
+
+
 @pytest.fixture(
     scope="module",
-    params=[_function, _replay, _onnx, pytest.param(_sentence_transformers, marks=pytest.mark.torch)],
+    params=[_function, _replay, _onnx, _http, pytest.param(_sentence_transformers, marks=pytest.mark.torch)],
     ids=lambda make: make.__name__[1:],
 )
-def case(request: pytest.FixtureRequest, tiny: Any, tiny_torch: Any, tmp_path_factory: pytest.TempPathFactory) -> Case:
+def case(
+    request: pytest.FixtureRequest, tiny: Any, tiny_torch: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Case]:
     made: Case = request.param(tiny, tiny_torch, tmp_path_factory.mktemp("models"))
-    return made
+    yield made
+    made.close()
 
 
 @pytest.mark.filterwarnings("ignore:.*were cut:crossknn.CrossKNNWarning")

@@ -1,10 +1,9 @@
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from crossknn import AXN, Dense, FunctionScorer, GivenVectors, Index, Rerank
+from crossknn import AXN, CachedScorer, Dense, FunctionScorer, GivenVectors, Index, Rerank
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, evaluate
 
@@ -48,8 +47,25 @@ def test_figures_equal_a_plain_recomputation(problem, tmp_path: Path) -> None:
         assert cell.accuracy is not None
         right = [result[0].id == label for result, label in zip(results, labels, strict=True)]
         assert cell.accuracy.mean == pytest.approx(np.mean(right))
+        if 5 in cell.recall:
+            assert cell.origins is not None
+            assert cell.origins.k == 5
+            assert cell.origins.found == pytest.approx(cell.recall[5].mean)
+            ranks = [
+                hit.first_stage_rank
+                for result, row in zip(results, scores, strict=True)
+                for hit in result
+                if int(hit.id) in np.argsort(-row)[:5]
+            ]
+            found = [sum(b.first_rank <= rank <= b.last_rank for rank in ranks) for b in cell.origins.buckets]
+            assert [b.found * 5 * N_QUERIES for b in cell.origins.buckets] == pytest.approx(found)
         assert cell.gain[1].mean == pytest.approx(cell.recall[1].mean - cells[("rerank", budget)].recall[1].mean)
+        assert 0 <= cell.seconds.fit < cell.seconds.total
+        assert (cell.seconds.fit > 0) == (name == "axn")
     assert cells[("axn", 20)].recall[5].mean > cells[("rerank", 20)].recall[5].mean
+    beyond = {name: cells[name, 20].origins.beyond(20) for name in options.methods}
+    assert beyond["rerank"].found == 0 < beyond["axn"].found
+    assert report.context["first_stage"] == index._first_stage.fingerprint
 
 
 def test_a_second_run_pays_nothing_and_says_the_same(problem, tmp_path: Path) -> None:
@@ -63,15 +79,15 @@ def test_a_second_run_pays_nothing_and_says_the_same(problem, tmp_path: Path) ->
     assert [cell.recall for cell in second.cells] == [cell.recall for cell in first.cells]
 
 
-def test_the_report_goes_to_json_and_a_picture(problem, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    index, queries, _, _ = problem
-    report = evaluate(index, queries, folder=tmp_path / "exact", options=EvaluationOptions(ks=(1, 5), budgets=(5, 10)))
-    report.write_json(tmp_path / "report.json")
-    stored = json.loads((tmp_path / "report.json").read_text())
-    assert stored["cells"][0]["recall"]["1"]["mean"] == report.cells[0].recall[1].mean
-    report.plot(tmp_path / "recall.png")
-    assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")
+def test_a_score_cache_says_nothing_of_the_speed(problem, tmp_path: Path) -> None:
+    index, queries, _, calls = problem
+    scorer = CachedScorer(index.scorer, tmp_path / "cache.db")
+    cached = Index.build(index.items, scorer=scorer, first_stage=index._first_stage)
+    options = EvaluationOptions(ks=(1,), budgets=(10,))
+    assert evaluate(cached, queries, folder=tmp_path / "first", options=options).calls_per_second is not None
+    paid = len(calls)
+    assert evaluate(cached, queries, folder=tmp_path / "second", options=options).calls_per_second is None
+    assert len(calls) == paid
 
 
 @pytest.mark.parametrize(

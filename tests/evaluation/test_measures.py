@@ -17,6 +17,7 @@ from crossknn.evaluation.measures import top_item_is_right
         ([4, 4, 4, 2], [0, 1, 2], 2, 1.0),  # three candidates for two places: never above 1
         ([4, 4, 4, 2], [2], 2, 0.5),
         ([1, 1, 1, 1], [3], 1, 1.0),
+        ([5, 4, 3, 3], [2, 3], 3, 1 / 3),  # both tie for the one place that is left
         ([5, 4, 3, 2], [0, 0, 0], 2, 0.5),  # a repeated item counts once
         ([5, 4, 3, 2], [], 3, 0.0),
     ],

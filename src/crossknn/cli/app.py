@@ -17,7 +17,7 @@ from crossknn import __version__
 from crossknn.cli.cache import cache
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
-from crossknn.errors import InputError, MissingExtraError
+from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
@@ -194,7 +194,9 @@ def evaluate_command(
     queries: Annotated[
         Path, typer.Option(help="Test queries (JSONL, CSV or TXT), perhaps with the label of the right item.")
     ],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for ground truth, report.json and recall.png.")],
+    out_folder: Annotated[
+        Path, typer.Option("--out", help="Folder for ground truth and report: HTML, Markdown, JSON, PNG.")
+    ],
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
     budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [50, 100, 200, 500],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn with the seed.")] = None,
@@ -241,16 +243,14 @@ def evaluate_command(
             options=options,
             progress=progress,
         )
-    report.write_json(out_folder / "report.json")
+    files = report.write(out_folder)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
     else:
-        out.print(report.table())
-    try:
-        report.plot(out_folder / "recall.png")
-        notes.print(f"report: {out_folder / 'report.json'}, plot: {out_folder / 'recall.png'}", highlight=False)
-    except MissingExtraError as error:
-        notes.print(f"report: {out_folder / 'report.json'}; no plot: {error}", highlight=False, markup=False)
+        out.print(report.table(out.width))
+    notes.print("report: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
+    if not any(file.suffix == ".png" for file in files):
+        notes.print("for figures: pip install 'crossknn[plot]'", highlight=False, markup=False)
 
 
 @app.command()

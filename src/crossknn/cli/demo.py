@@ -124,7 +124,6 @@ def _measure(data: Dataset, index: Index, scorer: Scorer, first_stage: FirstStag
             options=EvaluationOptions(ks=(1, 10), budgets=(25, 50, 100, 200)),
             progress=progress,
         )
-    report.write_json(folder / "report.json")
-    report.plot(folder / "recall.png")
-    out.print(report.table())
-    out.print(f"Report: {folder / 'report.json'}\nPlot:   {folder / 'recall.png'}", highlight=False)
+    page, *_ = report.write(folder)
+    out.print(report.table(out.width))
+    out.print(f"Report with figures: {page}", highlight=False, markup=False, soft_wrap=True)

@@ -3,12 +3,16 @@
 from crossknn.evaluation.evaluate import EvaluationOptions, default_methods, evaluate
 from crossknn.evaluation.ground_truth import exact_scores
 from crossknn.evaluation.measures import paired_interval, top_k_recall
-from crossknn.evaluation.report import Cell, Report
+from crossknn.evaluation.origins import Origins, RankBucket
+from crossknn.evaluation.report import Cell, Report, Seconds
 
 __all__ = [
     "Cell",
     "EvaluationOptions",
+    "Origins",
+    "RankBucket",
     "Report",
+    "Seconds",
     "default_methods",
     "evaluate",
     "exact_scores",

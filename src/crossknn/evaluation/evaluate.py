@@ -5,22 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from crossknn.arrays import BoolArray, FloatArray
+from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.evaluation.ground_truth import exact_scores
-from crossknn.evaluation.measures import paired_interval, top_item_is_right, top_k_recall
-from crossknn.evaluation.report import Cell, Report
+from crossknn.evaluation.measures import Interval, paired_interval, top_item_is_right, top_k_recall
+from crossknn.evaluation.origins import bucket_ends, origins
+from crossknn.evaluation.replay import Replayed, replay
+from crossknn.evaluation.report import Cell, Report, Seconds
 from crossknn.index import Index
-from crossknn.scorers import ReplayScorer
+from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import AXN, MinNorm, Rerank, SearchMethod, Task, run_rounds
+from crossknn.search import AXN, MinNorm, Rerank, SearchMethod
 
-_QUERIES_AT_ONCE = 32
+_ORIGINS_OF_TOP = 10
+"""The origins are those of the largest k measured up to here."""
 
 
 def default_methods() -> dict[str, SearchMethod]:
@@ -83,37 +87,15 @@ def evaluate(
     options = options or EvaluationOptions()
     _check(index, queries, labels, options)
     right = None if labels is None else _right_items(index, labels)
-    first_call, start = [0, 0], time.perf_counter()
-
-    def watch(done: int, total: int) -> None:
-        if first_call[1] == 0:
-            first_call[:] = [done, total]
-        if progress:
-            progress(done, total)
-
-    exact = exact_scores(queries, index.items, index.scorer, folder, progress=watch)
-    seconds, fresh = time.perf_counter() - start, exact.size - first_call[0]
-    measured = {
-        (name, budget): _measure(index, method, queries, exact, right, budget, options)
-        for budget in options.budgets
-        for name, method in options.methods.items()
-    }
-    baseline = next(iter(options.methods))
-    cells = [
-        _cell(name, budget, found, measured[baseline, budget], options) for (name, budget), found in measured.items()
-    ]
-    exact_right = None
-    if right is not None:
-        everything = np.arange(len(index))
-        top = [top_item_is_right(row, everything, mask) for row, mask in zip(exact, right, strict=True)]
-        exact_right = paired_interval(np.array(top), seed=options.seed)
+    exact, calls_per_second = _ground_truth(index, queries, folder, progress)
+    everything = np.broadcast_to(np.arange(len(index)), exact.shape)
     return Report(
-        baseline=baseline,
+        baseline=next(iter(options.methods)),
         n_queries=len(queries),
         n_items=len(index),
-        exact_accuracy=exact_right,
-        calls_per_second=fresh / seconds if fresh else None,
-        cells=cells,
+        exact_accuracy=_accuracy(exact, everything, right, options.seed),
+        calls_per_second=calls_per_second,
+        cells=_cells(replay(index, queries, exact, options.methods, options.budgets), exact, right, options),
         context=_context(index, options),
     )
 
@@ -150,63 +132,72 @@ def _right_items(index: Index, labels: Sequence[str]) -> list[BoolArray]:
     return [np.asarray(texts == index.items[position[label]], dtype=bool) for label in labels]
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Per query: recall for each k, and whether the best item is right; and the overhead in seconds per query."""
+def _ground_truth(
+    index: Index, queries: Sequence[str], folder: Path, progress: ProgressCallback | None
+) -> tuple[FloatArray, float | None]:
+    """Exact scores, and the cross-encoder's calls per second; None if every score came from disk or a cache."""
+    stored: list[int] = []
 
-    recall: dict[int, FloatArray]
-    right: FloatArray | None
-    overhead_seconds: float
+    def watch(done: int, total: int) -> None:
+        stored.append(done) if not stored else None
+        if progress:
+            progress(done, total)
 
-
-def _measure(
-    index: Index,
-    method: SearchMethod,
-    queries: Sequence[str],
-    exact: FloatArray,
-    right: list[BoolArray] | None,
-    budget: int,
-    options: EvaluationOptions,
-) -> _Found:
-    replay = ReplayScorer(exact, queries, index.items)
-    ks = [k for k in options.ks if k <= min(budget, len(index))]
-    recall: dict[int, list[float]] = {k: [] for k in ks}
-    top_right: list[float] = []
-    start = time.perf_counter()
-    runs = []
-    for first in range(0, len(queries), _QUERIES_AT_ONCE):
-        some = queries[first : first + _QUERIES_AT_ONCE]
-        task = index.task(some)
-        replayed = Task(some, replay, task.first_stage_scores, task.item_model, task.query_vectors)
-        runs.append(run_rounds(method, replayed, budget))
-    overhead = (time.perf_counter() - start) / len(queries)
-    found = [(i, s) for run in runs for i, s in zip(run.indices, run.scores, strict=True)]
-    for row, (indices, scores) in enumerate(found):
-        for k in ks:
-            recall[k].append(top_k_recall(exact[row], indices, k))
-        if right is not None:
-            top_right.append(top_item_is_right(scores, indices, right[row]))
-    return _Found(
-        {k: np.array(values) for k, values in recall.items()},
-        None if right is None else np.array(top_right),
-        overhead,
-    )
+    cached, start = _cache_hits(index), time.perf_counter()
+    exact = exact_scores(queries, index.items, index.scorer, folder, progress=watch)
+    seconds, calls = time.perf_counter() - start, exact.size - stored[0] - (_cache_hits(index) - cached)
+    return exact, calls / seconds if calls else None
 
 
-def _cell(name: str, budget: int, found: _Found, baseline: _Found, options: EvaluationOptions) -> Cell:
-    return Cell(
-        method=name,
-        budget=budget,
-        recall={k: paired_interval(v, seed=options.seed) for k, v in found.recall.items()},
-        gain={k: paired_interval(v, baseline.recall[k], seed=options.seed) for k, v in found.recall.items()},
-        accuracy=None if found.right is None else paired_interval(found.right, seed=options.seed),
-        overhead_seconds=found.overhead_seconds,
-    )
+def _cache_hits(index: Index) -> int:
+    """Pairs that a score cache has answered so far: they say nothing of the cross-encoder's speed."""
+    return index.scorer.hits if isinstance(index.scorer, CachedScorer) else 0
+
+
+def _cells(
+    replayed: Replayed, exact: FloatArray, right: list[BoolArray] | None, options: EvaluationOptions
+) -> list[Cell]:
+    """Measure every run, and compare it with the baseline's at the same budget."""
+    n_items, seed = exact.shape[1], options.seed
+    ends = bucket_ends(n_items, max((b for b in options.budgets if min(options.ks) <= b < n_items), default=n_items))
+    recall = {
+        key: {k: _recall(exact, run.scored, k) for k in options.ks if k <= run.scored.shape[1]}
+        for key, run in replayed.runs.items()
+    }
+    cells = []
+    for (method, budget), run in replayed.runs.items():
+        measured, baseline = recall[method, budget], recall[next(iter(options.methods)), budget]
+        k = max((k for k in measured if k <= _ORIGINS_OF_TOP), default=min(measured, default=None))
+        cells.append(
+            Cell(
+                method=method,
+                budget=budget,
+                recall={k: paired_interval(values, seed=seed) for k, values in measured.items()},
+                gain={k: paired_interval(values, baseline[k], seed=seed) for k, values in measured.items()},
+                origins=None if k is None else origins(exact, run.scored, replayed.first_stage_ranks, k, ends),
+                accuracy=_accuracy(run.scores, run.scored, right, seed),
+                seconds=Seconds(replayed.first_stage_seconds, run.fit_seconds, run.retrieve_seconds),
+            )
+        )
+    return cells
+
+
+def _recall(exact: FloatArray, scored: IntArray, k: int) -> FloatArray:
+    return np.array([top_k_recall(row, found, k) for row, found in zip(exact, scored, strict=True)])
+
+
+def _accuracy(scores: FloatArray, indices: IntArray, right: list[BoolArray] | None, seed: int) -> Interval | None:
+    if right is None:
+        return None
+    rows = zip(scores, indices, right, strict=True)
+    return paired_interval(np.array([top_item_is_right(*row) for row in rows]), seed=seed)
 
 
 def _context(index: Index, options: EvaluationOptions) -> dict[str, Any]:
     return {
+        "crossknn": version("crossknn"),
         "scorer": str(index.scorer.fingerprint),
+        "first_stage": index._first_stage.fingerprint,
         "train_queries": len(index.train_queries),
         "offline_calls": 0 if index.train_scores is None else len(index.train_scores.values),
         "methods": {name: repr(method) for name, method in options.methods.items()},

@@ -13,7 +13,7 @@ from crossknn.errors import InputError
 def top_k_recall(exact: FloatArray, scored: IntArray, k: int) -> float:
     """Top-k-Recall of one query: the share of the CE's exact top k that is among the items scored.
 
-    Tie-aware: an item that ties with the k-th counts as one of the k, but no more than k count.
+    Tie-aware: an item that ties with the k-th counts as one of the k, but no more of them than there are places.
 
     Args:
         exact: (n_items,) CE scores of all items.
@@ -25,8 +25,14 @@ def top_k_recall(exact: FloatArray, scored: IntArray, k: int) -> float:
     """
     if not 1 <= k <= len(exact):
         raise InputError(f"k must lie between 1 and the {len(exact)} items, got {k}")
-    edge = np.partition(exact, len(exact) - k)[len(exact) - k]
-    return min(k, int(np.sum(exact[np.unique(scored)] >= edge))) / k
+    edge, found = kth_best(exact, k), exact[np.unique(scored)]
+    places = k - int(np.sum(exact > edge))  # for items that tie with the k-th
+    return (int(np.sum(found > edge)) + min(places, int(np.sum(found == edge)))) / k
+
+
+def kth_best(exact: FloatArray, k: int) -> float:
+    """The k-th highest score."""
+    return float(np.partition(exact, len(exact) - k)[len(exact) - k])
 
 
 def top_item_is_right(scores: FloatArray, indices: IntArray, right: BoolArray) -> float:

@@ -1,17 +1,43 @@
-"""What an evaluation found, as data; the terminal, JSON and the plot are views of it."""
+"""What an evaluation found, as data; the terminal, JSON, Markdown, HTML and the figures are views of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from crossknn.errors import import_extra
+from crossknn.errors import MissingExtraError
+from crossknn.evaluation import figures, page, tables
 from crossknn.evaluation.measures import Interval
+from crossknn.evaluation.origins import Origins
+from crossknn.evaluation.panels import Name
+from crossknn.files import write_aside
+
+_FILES = ("report.html", "report.md", "report.json", "recall.png")
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Time per query beside the CE calls.
+
+    Attributes:
+        first_stage: embedding the query, and the cheap scores of all items.
+        fit: fitting the query's vector, over all rounds.
+        retrieve: approximate scores of all items and the best of them, over all rounds.
+    """
+
+    first_stage: float
+    fit: float
+    retrieve: float
+
+    @property
+    def total(self) -> float:
+        """All three."""
+        return self.first_stage + self.fit + self.retrieve
 
 
 @dataclass(frozen=True)
@@ -23,16 +49,19 @@ class Cell:
         budget: CE calls per query ``m``.
         recall: k to Top-k-Recall@m, for k up to m.
         gain: k to the paired difference to the baseline.
+        origins: where the exact top k stood in the first stage, and what was found of it, for the largest k up to 10
+            that was measured; None where no k fits the budget.
         accuracy: share of queries whose best item is right; None without labels.
-        overhead_seconds: per query, all but the CE calls.
+        seconds: time per query beside the CE calls.
     """
 
     method: str
     budget: int
     recall: dict[int, Interval]
     gain: dict[int, Interval]
+    origins: Origins | None
     accuracy: Interval | None
-    overhead_seconds: float
+    seconds: Seconds
 
 
 @dataclass(frozen=True)
@@ -57,87 +86,95 @@ class Report:
     cells: Sequence[Cell]
     context: dict[str, Any]
 
+    @property
+    def methods(self) -> list[str]:
+        """Names in the order given; the baseline is first."""
+        return list(dict.fromkeys(cell.method for cell in self.cells))
+
+    @property
+    def ks(self) -> list[int]:
+        """Each k that some budget was large enough for."""
+        return sorted({k for cell in self.cells for k in cell.recall})
+
+    @property
+    def focus(self) -> list[Cell]:
+        """The cells that sentences speak of: those of the largest budget that is less than all items."""
+        budgets = {cell.budget for cell in self.cells if cell.recall}
+        chosen = max({budget for budget in budgets if budget < self.n_items} or budgets)
+        return [cell for cell in self.cells if cell.budget == chosen]
+
+    def calls(self, cell: Cell) -> int:
+        """CE calls per query: the budget, or one for each item if there are fewer."""
+        return min(cell.budget, self.n_items)
+
+    def call_seconds(self, cell: Cell) -> float | None:
+        """Time per query of the CE calls, at the rate of the ground truth; None where that is unknown."""
+        return None if self.calls_per_second is None else self.calls(cell) / self.calls_per_second
+
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""
         return asdict(self)
 
+    def write(self, folder: Path) -> list[Path]:
+        """Everything: report.html, report.md, report.json and recall.png.
+
+        Without matplotlib (extra ``plot``) there is no recall.png, and the others are written without figures.
+
+        Args:
+            folder: is there already.
+
+        Returns:
+            The files written, the page first.
+
+        Raises:
+            WriteError: the disk is full or read-only.
+        """
+        web, text, data, picture = (folder / name for name in _FILES)
+        pictures = {"recall": picture.name}
+        try:
+            self.plot(picture)
+        except MissingExtraError:
+            pictures = {}
+        self.write_html(web)
+        self.write_markdown(text, pictures)
+        self.write_json(data)
+        return [web, text, data, *([picture] if pictures else [])]
+
     def write_json(self, path: Path) -> None:
         """Everything, for machines."""
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_aside(path, (json.dumps(self.to_dict(), indent=2) + "\n").encode())
 
-    def table(self) -> Table:
-        """Recall, gain and cost, for the terminal."""
-        ks = sorted({k for cell in self.cells for k in cell.recall})
-        table = Table(
-            title=f"Recall of the exact top k over {self.n_items:,} items, {self.n_queries} queries; gain over "
-            f"{self.baseline} with 95% interval",
-            title_justify="left",
-        )
-        table.add_column("method", no_wrap=True)
-        table.add_column("calls", justify="right", no_wrap=True)
-        for k in ks:
-            table.add_column(f"Top-{k}", justify="right", no_wrap=True)
-            table.add_column("gain", justify="right")
-        if self.exact_accuracy:
-            table.add_column("accuracy", justify="right", no_wrap=True)
-        table.add_column("time/query", justify="right")
-        for cell in self.cells:
-            row = [cell.method, str(min(cell.budget, self.n_items))]
-            for k in ks:
-                row += [_percent(cell.recall.get(k)), _gain(cell, k, self.baseline)]
-            if self.exact_accuracy:
-                row.append(_percent(cell.accuracy))
-            table.add_row(*row, self._time(cell), end_section=cell is self._last_of_budget(cell.budget))
-        if self.exact_accuracy:
-            blanks = [""] * (2 * len(ks))
-            table.add_row("exact (all items)", f"{self.n_items:,}", *blanks, _percent(self.exact_accuracy), "")
-        return table
+    def write_html(self, path: Path) -> None:
+        """One page with figures and all numbers, that needs nothing else; without matplotlib, without figures."""
+        write_aside(path, page.html(self).encode())
 
-    def plot(self, path: Path) -> None:
-        """Recall against CE calls, one panel for each k, with 95% intervals (extra ``plot``).
+    def write_markdown(self, path: Path, pictures: Mapping[str, str] | None = None) -> None:
+        """The same in Markdown.
+
+        Args:
+            path: of the file.
+            pictures: figure (as in :meth:`plot`) to the picture's place, relative to the file.
+        """
+        write_aside(path, page.markdown(self, pictures or {}).encode())
+
+    def plot(self, path: Path, figure: Name = "recall") -> None:
+        """One figure, in the format that the file's name ends with (extra ``plot``).
+
+        Args:
+            path: of the picture.
+            figure: ``recall`` against CE calls, ``gain`` over the baseline, ``origins`` of what was found, or
+                ``time`` per query.
 
         Raises:
             MissingExtraError: matplotlib is not installed.
+            InputError: there is nothing to draw, such as the gain of a single method.
         """
-        import_extra("matplotlib", "plot").use("Agg")
-        pyplot = import_extra("matplotlib.pyplot", "plot")
-        ks = sorted({k for cell in self.cells for k in cell.recall})
-        figure, panels = pyplot.subplots(1, len(ks), figsize=(4.2 * len(ks), 3.6), squeeze=False, sharey=True)
-        for panel, k in zip(panels[0], ks, strict=True):
-            for method, marker in zip(dict.fromkeys(cell.method for cell in self.cells), "osD^vP*", strict=False):
-                cells = [c for c in self.cells if c.method == method and k in c.recall]
-                recall = [c.recall[k] for c in cells]
-                errors = [[r.mean - r.low for r in recall], [r.high - r.mean for r in recall]]
-                x = [c.budget for c in cells]
-                panel.errorbar(x, [r.mean for r in recall], yerr=errors, marker=marker, capsize=3, label=method)
-            panel.set(title=f"Top-{k}-Recall", xlabel="cross-encoder calls per query", xscale="log", ylim=(0, 1.03))
-            budgets = sorted({c.budget for c in self.cells if k in c.recall})
-            panel.set_xticks(budgets, [str(b) for b in budgets])
-            panel.minorticks_off()
-            panel.grid(alpha=0.3)
-        panels[0][0].set_ylabel(f"recall of the exact top k\n({self.n_queries} queries, {self.n_items:,} items)")
-        panels[0][0].legend(loc="lower right")
-        figure.tight_layout()
-        figure.savefig(path, dpi=150)
-        pyplot.close(figure)
+        write_aside(path, figures.picture(self, figure, path.suffix.lstrip(".") or "png"))
 
-    def _time(self, cell: Cell) -> str:
-        """Time of the CE calls at the rate seen, and the rest; the rest alone where no rate was seen."""
-        if self.calls_per_second is None:
-            return f"calls + {1000 * cell.overhead_seconds:.0f} ms"
-        calls = min(cell.budget, self.n_items)
-        return f"{1000 * calls / self.calls_per_second:.0f} + {1000 * cell.overhead_seconds:.0f} ms"
+    def table(self, width: int | None = None) -> Table:
+        """Recall, gain and cost, for the terminal.
 
-    def _last_of_budget(self, budget: int) -> Cell:
-        return [cell for cell in self.cells if cell.budget == budget][-1]
-
-
-def _percent(interval: Interval | None) -> str:
-    return "" if interval is None else f"{100 * interval.mean:.1f}%"
-
-
-def _gain(cell: Cell, k: int, baseline: str) -> str:
-    if k not in cell.gain or cell.method == baseline:
-        return ""
-    gain = cell.gain[k]
-    return f"{100 * gain.mean:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+        Args:
+            width: columns of the terminal; intervals are left out where they do not fit.
+        """
+        return tables.terminal_table(self, width)
