@@ -10,6 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from crossknn.cli.app import app
+from crossknn.cli.models import open_scorer
+from crossknn.errors import InputError
+from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
 
 SCORER = """
 import os, time
@@ -205,3 +208,24 @@ def test_verify_finds_a_flipped_bit_in_any_file(folder: Path) -> None:
         assert "damaged" in run("verify", "x.crossknn", exit_code=1).stderr
         path.write_bytes(content)
     run("verify", "x.crossknn")
+
+
+@pytest.mark.parametrize(
+    ("spec", "api"),
+    [
+        ("vllm:http://host:8000#bge", VLLM("http://host:8000", model="bge")),
+        ("cohere:rerank-v3.5", Cohere(model="rerank-v3.5")),
+        ("jina:m0", Jina(model="m0")),
+    ],
+)
+def test_services_are_named_by_kind_and_model(spec: str, api: RerankAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSKNN_API_KEY", "sk-secret")
+    scorer = open_scorer(spec)
+    assert scorer.fingerprint == HTTPScorer(api).fingerprint
+    assert scorer._client.api.api_key == "sk-secret"  # type: ignore[attr-defined]
+
+
+def test_a_service_needs_a_model_and_an_address() -> None:
+    for spec, message in (("vllm:http://host:8000", "name of the model"), ("tei:localhost", "url must be like")):
+        with pytest.raises(InputError, match=message):
+            open_scorer(spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from crossknn.onnx_model import OnnxOptions
 from crossknn.scorers import CachedScorer, Fingerprint, OnnxScorer, Scorer, SentenceTransformersScorer
 
 SCORER_HELP = (
-    "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers, 'python:MODULE:NAME' for a scorer "
+    "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers, a rerank service ('tei:URL', "
+    "'vllm:URL#MODEL', 'cohere:MODEL', 'jina:MODEL'; its key in CROSSKNN_API_KEY), 'python:MODULE:NAME' for a scorer "
     "object of yours, or 'demo'."
 )
 FIRST_STAGE_HELP = "Cheap retrieval: 'bm25', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
@@ -37,9 +39,14 @@ def _open_scorer(spec: str, device: str) -> Scorer:
         return SentenceTransformersScorer(name, device=device)
     if kind == "python" and name:
         return _python_scorer(name)
+    if kind in ("tei", "vllm", "cohere", "jina") and name:
+        return _service(kind, name)
     if Path(spec).is_dir():
         return OnnxScorer(spec, OnnxOptions(device=device))
-    raise InputError(f"no scorer {spec!r}: there is no such folder, and it is not st:NAME, python:MODULE:NAME or demo")
+    raise InputError(
+        f"no scorer {spec!r}: there is no such folder, and it is not st:NAME, tei:URL, vllm:URL#MODEL, cohere:MODEL, "
+        "jina:MODEL, python:MODULE:NAME or demo"
+    )
 
 
 def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
@@ -72,6 +79,23 @@ def demo_folder(model: str) -> Path:
     """Folder of one of the demo's models, from the distribution ``crossknn-demo``."""
     demo = import_extra("crossknn_demo", "demo")
     return Path(demo.MODELS) / model
+
+
+def _service(kind: str, name: str) -> Scorer:
+    from crossknn.scorers import http  # its HTTP library takes a moment to import
+
+    key = os.environ.get("CROSSKNN_API_KEY")
+    url, _, model = name.partition("#")
+    if kind == "vllm" and not model:
+        raise InputError(f"vllm needs the name of the model too: vllm:{url}#MODEL")
+    api: http.RerankAPI
+    if kind == "tei":
+        api = http.TEI(name, api_key=key)
+    elif kind == "vllm":
+        api = http.VLLM(url, model=model, api_key=key)
+    else:
+        api = (http.Cohere if kind == "cohere" else http.Jina)(model=name, api_key=key)
+    return http.HTTPScorer(api)
 
 
 def _python_scorer(name: str) -> Scorer:
