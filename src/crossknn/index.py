@@ -68,6 +68,7 @@ class Index:
     Attributes:
         item_ids: the items' own keys.
         items: their texts, in the same order.
+        first_stage: the cheap retrieval that searches begin with.
         item_model: item vectors for the search; None with a first stage that has none and no train queries.
         train_queries: the queries the index learned from.
         train_scores: their observed scores; None without train queries.
@@ -92,7 +93,7 @@ class Index:
         self.train_scores = train_scores
         self.notes = dict(notes or {})
         self._scorer = scorer
-        self._first_stage = first_stage
+        self.first_stage = first_stage
         self._bound_first_stage = first_stage.prepare(self.items, first_stage_vectors)
         if item_model is None and isinstance(self._bound_first_stage, VectorFirstStage):
             item_model = ItemModel.from_vectors(self._bound_first_stage.item_vectors)
@@ -200,7 +201,7 @@ class Index:
         config: dict[str, Any] = {
             "n_items": len(self),
             "scorer": asdict(fingerprint),
-            "first_stage": self._first_stage.fingerprint,
+            "first_stage": self.first_stage.fingerprint,
             "normalisation": None,
             "notes": self.notes,
         }

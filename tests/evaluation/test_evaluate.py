@@ -65,7 +65,7 @@ def test_figures_equal_a_plain_recomputation(problem, tmp_path: Path) -> None:
     assert cells[("axn", 20)].recall[5].mean > cells[("rerank", 20)].recall[5].mean
     beyond = {name: cells[name, 20].origins.beyond(20) for name in options.methods}
     assert beyond["rerank"].found == 0 < beyond["axn"].found
-    assert report.context["first_stage"] == index._first_stage.fingerprint
+    assert report.context["first_stage"] == index.first_stage.fingerprint
 
 
 def test_a_second_run_pays_nothing_and_says_the_same(problem, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_second_run_pays_nothing_and_says_the_same(problem, tmp_path: Path) ->
 def test_a_score_cache_says_nothing_of_the_speed(problem, tmp_path: Path) -> None:
     index, queries, _, calls = problem
     scorer = CachedScorer(index.scorer, tmp_path / "cache.db")
-    cached = Index.build(index.items, scorer=scorer, first_stage=index._first_stage)
+    cached = Index.build(index.items, scorer=scorer, first_stage=index.first_stage)
     options = EvaluationOptions(ks=(1,), budgets=(10,))
     assert evaluate(cached, queries, folder=tmp_path / "first", options=options).calls_per_second is not None
     paid = len(calls)
@@ -106,6 +106,6 @@ def test_bad_queries_are_refused(problem, tmp_path: Path, queries, labels, messa
 
 def test_train_queries_are_refused(problem, tmp_path: Path) -> None:
     index, queries, _, _ = problem
-    trained = Index.build(index.items, scorer=index.scorer, first_stage=index._first_stage, queries=queries[:3])
+    trained = Index.build(index.items, scorer=index.scorer, first_stage=index.first_stage, queries=queries[:3])
     with pytest.raises(InputError, match="3 of the queries are train queries"):
         evaluate(trained, queries, folder=tmp_path)

@@ -139,7 +139,8 @@ def _ground_truth(
     stored: list[int] = []
 
     def watch(done: int, total: int) -> None:
-        stored.append(done) if not stored else None
+        if not stored:
+            stored.append(done)
         if progress:
             progress(done, total)
 
@@ -197,7 +198,7 @@ def _context(index: Index, options: EvaluationOptions) -> dict[str, Any]:
     return {
         "crossknn": version("crossknn"),
         "scorer": str(index.scorer.fingerprint),
-        "first_stage": index._first_stage.fingerprint,
+        "first_stage": index.first_stage.fingerprint,
         "train_queries": len(index.train_queries),
         "offline_calls": 0 if index.train_scores is None else len(index.train_scores.values),
         "methods": {name: repr(method) for name, method in options.methods.items()},

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _WIDTH = 3.7  # inches
 
-
 LIGHT = Theme(
     ink="#1f2328",
     muted="#59636e",
