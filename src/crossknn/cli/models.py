@@ -7,7 +7,15 @@ import sys
 from pathlib import Path
 
 from crossknn.errors import InputError, import_extra
-from crossknn.first_stage import BM25, Dense, FirstStage, OnnxEncoder, RandomFirstStage, SentenceTransformersEncoder
+from crossknn.first_stage import (
+    BM25,
+    Dense,
+    FirstStage,
+    OnnxEncoder,
+    RandomFirstStage,
+    SentenceTransformersEncoder,
+    TfIdf,
+)
 from crossknn.onnx_model import OnnxOptions
 from crossknn.scorers import CachedScorer, Fingerprint, OnnxScorer, Scorer, SentenceTransformersScorer
 
@@ -15,7 +23,9 @@ SCORER_HELP = (
     "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers, 'python:MODULE:NAME' for a scorer "
     "object of yours, or 'demo'."
 )
-FIRST_STAGE_HELP = "Cheap retrieval: 'bm25', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
+FIRST_STAGE_HELP = (
+    "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
+)
 
 
 def open_scorer(spec: str, device: str = "cpu", cache: Path | None = None) -> Scorer:
@@ -52,6 +62,8 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
     kind, _, name = spec.partition(":")
     if spec == "bm25":
         return BM25()
+    if spec == "tfidf":
+        return TfIdf()
     if spec == "random":
         return RandomFirstStage()
     if spec == "demo":
@@ -60,7 +72,9 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         return Dense(SentenceTransformersEncoder(name, device=device))
     if Path(spec).is_dir():
         return Dense(OnnxEncoder(spec, OnnxOptions(device=device)))
-    raise InputError(f"no first stage {spec!r}: there is no such folder, and it is not bm25, st:NAME, random or demo")
+    raise InputError(
+        f"no first stage {spec!r}: there is no such folder, and it is not bm25, tfidf, st:NAME, random or demo"
+    )
 
 
 def absolute(spec: str) -> str:
