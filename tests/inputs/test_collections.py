@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossknn.errors import InputError, WriteError
+from crossknn.errors import CrossKNNWarning, InputError, WriteError
 from crossknn.inputs import (
     Query,
     read_beir,
@@ -42,6 +42,21 @@ def test_beir(beir: Path) -> None:
     assert qrels == {"1": {"4983": 2, "5836": 0}}
     assert read_items(beir) == items
     assert [query.id for query in read_queries(beir)] == ["0", "1"]
+
+
+def test_beir_with_the_gaps_of_fiqa_and_arguana(beir: Path) -> None:
+    with (beir / "corpus.jsonl").open("a") as corpus:
+        corpus.write('{"_id": "33445", "title": "", "text": "", "metadata": {}}\n')
+    with (beir / "qrels" / "test.tsv").open("a") as qrels:
+        qrels.write("0\t33445\t1\n")
+    with pytest.raises(InputError, match=r"corpus.jsonl, line 3: an item needs"):
+        read_beir(beir)
+    with pytest.warns(CrossKNNWarning) as warned:
+        items, queries, qrels = read_beir(beir, strict=False)
+    assert (list(items), [query.id for query in queries]) == (["4983", "5836"], ["0", "1"])
+    assert qrels["0"] == {"33445": 1}
+    assert "left out 1 items without text" in str(warned[0].message)
+    assert "1 judgements cannot be met" in str(warned[1].message)
 
 
 @pytest.mark.parametrize(

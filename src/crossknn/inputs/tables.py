@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossknn.errors import InputError
+from crossknn.errors import CrossKNNWarning, InputError
 from crossknn.inputs.rows import field, put, read_rows, shown
 
 
@@ -24,12 +25,13 @@ class Query:
     id: str | None = None
 
 
-def read_items(path: Path) -> dict[str, str]:
+def read_items(path: Path, *, skip_empty: bool = False) -> dict[str, str]:
     """Items from a file: columns or keys ``id`` (or ``_id``) and ``text``, and perhaps ``title``, put before the text.
 
     Args:
         path: ends in .jsonl, .json (one object per line), .csv or .tsv (with a header; nothing is quoted in .tsv), all
             UTF-8 and perhaps with .gz behind, or in .parquet; or a BeIR folder, whose ``corpus.jsonl`` is read.
+        skip_empty: pass over items without text, with a CrossKNNWarning, rather than refuse the file.
 
     Returns:
         Id to text, in the order of the file.
@@ -39,13 +41,21 @@ def read_items(path: Path) -> dict[str, str]:
         MissingExtraError: a Parquet file, and pyarrow is not installed (extra ``parquet``).
     """
     items: dict[str, str] = {}
+    empty: list[str] = []
     path = path / "corpus.jsonl" if path.is_dir() else path
     for place, row in read_rows(path, ("id", "_id", "title", "text")):
         key = field(place, row, "id", "_id")
         text = " ".join(part for part in (field(place, row, "title"), field(place, row, "text")) if part)
+        if key and not text and skip_empty:
+            empty.append(place)
+            continue
         if not key or not text:
             raise InputError(f"{place}: an item needs an 'id' and a 'text', got {shown(row)}")
         put(place, "id", items, key, text)
+    if empty:
+        warnings.warn(
+            f"left out {len(empty)} items without text, the first at {empty[0]}", CrossKNNWarning, stacklevel=2
+        )
     if not items:
         raise InputError(f"{path} holds no items")
     return items
