@@ -38,9 +38,9 @@ def read_beir(folder: Path, split: str = "test", *, strict: bool = True) -> tupl
         if query not in queries:
             raise InputError(f"{place}: the query {query!r} is not in queries.jsonl")
         if item not in items:
-            missing.append(f"{place}: the document {item!r} is not in corpus.jsonl; is it whole? strict=False goes on")
+            missing.append(f"{place}: the document {item!r} is not in corpus.jsonl")
             if strict:
-                raise InputError(missing[0])
+                raise InputError(f"{missing[0]}; fetch the whole corpus, or go on with strict=False")
         put(place, "corpus-id", qrels.setdefault(query, {}), item, whole_number(place, row, "score"))
     if missing:
         warnings.warn(

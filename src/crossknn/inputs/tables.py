@@ -50,7 +50,7 @@ def read_items(path: Path, *, skip_empty: bool = False) -> dict[str, str]:
             empty.append(place)
             continue
         if not key or not text:
-            raise InputError(f"{place}: an item needs an 'id' and a 'text', got {shown(row)}")
+            raise InputError(f"{place}: an item needs an 'id' and a 'text', got {shown(row)}; leave it out")
         put(place, "id", items, key, text)
     if empty:
         warnings.warn(
