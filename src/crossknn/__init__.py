@@ -4,7 +4,15 @@ from importlib.metadata import version
 
 from crossknn.errors import CrossKNNError, CrossKNNWarning
 from crossknn.factorization import TransductiveOptions
-from crossknn.first_stage import BM25, Dense, GivenVectors, OnnxEncoder, RandomFirstStage, SentenceTransformersEncoder
+from crossknn.first_stage import (
+    BM25,
+    Dense,
+    GivenVectors,
+    OnnxEncoder,
+    RandomFirstStage,
+    SentenceTransformersEncoder,
+    TfIdf,
+)
 from crossknn.index import BuildOptions, Index
 from crossknn.onnx_model import OnnxOptions
 from crossknn.results import Hit, SearchResult
@@ -39,6 +47,7 @@ __all__ = [
     "SearchResult",
     "SentenceTransformersEncoder",
     "SentenceTransformersScorer",
+    "TfIdf",
     "TransductiveOptions",
     "__version__",
 ]

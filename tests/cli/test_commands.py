@@ -69,6 +69,12 @@ def test_build_search_evaluate(folder: Path) -> None:
     assert {path.name for path in (folder / "r").iterdir()} == {"exact", "report.json", "recall.png"}
 
 
+def test_tfidf_over_a_beir_folder(folder: Path) -> None:
+    (folder / "items.jsonl").rename(folder / "corpus.jsonl")
+    run("build", ".", *BUILD[2:], "--first-stage", "tfidf")
+    assert "small red thing" in run("search", "x.crossknn", "small red", "--budget", "20", "-k", "2").output
+
+
 def test_the_price_is_said_and_nothing_is_written(folder: Path) -> None:
     asked = (*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5", "--dry-run")
     assert "30 cross-encoder calls" in run(*asked).output

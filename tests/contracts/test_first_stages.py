@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import BM25, Dense, GivenVectors, OnnxEncoder, OnnxOptions, RandomFirstStage, SentenceTransformersEncoder
+from crossknn import (
+    BM25,
+    Dense,
+    GivenVectors,
+    OnnxEncoder,
+    OnnxOptions,
+    RandomFirstStage,
+    SentenceTransformersEncoder,
+    TfIdf,
+)
 from crossknn.first_stage import FirstStage, VectorFirstStage
 
 QUERIES = ["cat", "water brain", "dog dog bird fish water", "!", "zebra", "skin bone " * 9, *"abcdefghij"]
@@ -22,6 +31,10 @@ def _given(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
 
 def _bm25(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
     return BM25()
+
+
+def _tfidf(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return TfIdf()
 
 
 def _random(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
@@ -39,7 +52,7 @@ def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStag
 
 @pytest.fixture(
     scope="module",
-    params=[_given, _bm25, _random, _onnx, pytest.param(_sentence_transformers, marks=pytest.mark.torch)],
+    params=[_given, _bm25, _tfidf, _random, _onnx, pytest.param(_sentence_transformers, marks=pytest.mark.torch)],
     ids=lambda make: make.__name__[1:],
 )
 def first_stage(

@@ -93,12 +93,15 @@ def common(
 @app.command()
 @one_line_errors
 def build(
-    items: Annotated[Path, typer.Argument(help="JSONL or CSV with id and text (and perhaps title).")],
+    items: Annotated[
+        Path, typer.Argument(help="JSONL, CSV, TSV or Parquet with id and text (and perhaps title), or a BeIR folder.")
+    ],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the new index; an old index there is replaced.")],
     scorer: Annotated[str, typer.Option(help=SCORER_HELP)],
     first_stage: Annotated[str, typer.Option(help=FIRST_STAGE_HELP)] = "bm25",
     queries: Annotated[
-        Path | None, typer.Option(help="Train queries (JSONL, CSV or TXT); without any, nothing is scored.")
+        Path | None,
+        typer.Option(help="Train queries (JSONL, CSV, TSV, TXT or Parquet); without any, nothing is scored."),
     ] = None,
     plan: Annotated[PlanName, typer.Option(help="Which pairs are scored: so many per query, or per item.")] = (
         PlanName.per_query
@@ -155,7 +158,7 @@ def build(
 def search(
     index: IndexPath,
     query: Annotated[list[str] | None, typer.Argument(help="One query or more.")] = None,
-    queries: Annotated[Path | None, typer.Option(help="Queries from a file (JSONL, CSV or TXT).")] = None,
+    queries: Annotated[Path | None, typer.Option(help="Queries from a file (JSONL, CSV, TSV, TXT or Parquet).")] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Hits per query.")] = 10,
     budget: Annotated[int, typer.Option(help="Cross-encoder calls per query.")] = 100,
     method: Annotated[
@@ -192,7 +195,8 @@ def search(
 def evaluate_command(
     index: IndexPath,
     queries: Annotated[
-        Path, typer.Option(help="Test queries (JSONL, CSV or TXT), perhaps with the label of the right item.")
+        Path,
+        typer.Option(help="Test queries (JSONL, CSV, TSV, TXT or Parquet), perhaps with the label of the right item."),
     ],
     out_folder: Annotated[
         Path, typer.Option("--out", help="Folder for ground truth and report: HTML, Markdown, JSON, PNG.")

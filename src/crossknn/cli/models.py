@@ -8,7 +8,15 @@ import sys
 from pathlib import Path
 
 from crossknn.errors import InputError, import_extra
-from crossknn.first_stage import BM25, Dense, FirstStage, OnnxEncoder, RandomFirstStage, SentenceTransformersEncoder
+from crossknn.first_stage import (
+    BM25,
+    Dense,
+    FirstStage,
+    OnnxEncoder,
+    RandomFirstStage,
+    SentenceTransformersEncoder,
+    TfIdf,
+)
 from crossknn.onnx_model import OnnxOptions
 from crossknn.scorers import CachedScorer, Fingerprint, OnnxScorer, Scorer, SentenceTransformersScorer
 
@@ -17,7 +25,9 @@ SCORER_HELP = (
     "'vllm:URL#MODEL', 'cohere:MODEL', 'jina:MODEL'; its key in CROSSKNN_API_KEY), 'python:MODULE:NAME' for a scorer "
     "object of yours, or 'demo'."
 )
-FIRST_STAGE_HELP = "Cheap retrieval: 'bm25', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
+FIRST_STAGE_HELP = (
+    "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
+)
 
 
 def open_scorer(spec: str, device: str = "cpu", cache: Path | None = None) -> Scorer:
@@ -59,6 +69,8 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
     kind, _, name = spec.partition(":")
     if spec == "bm25":
         return BM25()
+    if spec == "tfidf":
+        return TfIdf()
     if spec == "random":
         return RandomFirstStage()
     if spec == "demo":
@@ -67,7 +79,9 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         return Dense(SentenceTransformersEncoder(name, device=device))
     if Path(spec).is_dir():
         return Dense(OnnxEncoder(spec, OnnxOptions(device=device)))
-    raise InputError(f"no first stage {spec!r}: there is no such folder, and it is not bm25, st:NAME, random or demo")
+    raise InputError(
+        f"no first stage {spec!r}: there is no such folder, and it is not bm25, tfidf, st:NAME, random or demo"
+    )
 
 
 def absolute(spec: str) -> str:

@@ -4,6 +4,7 @@ from crossknn.first_stage.base import BoundFirstStage, FirstStage, VectorFirstSt
 from crossknn.first_stage.bm25 import BM25
 from crossknn.first_stage.dense import Dense, Encoder, GivenVectors, OnnxEncoder, SentenceTransformersEncoder
 from crossknn.first_stage.random import RandomFirstStage
+from crossknn.first_stage.tfidf import TfIdf
 
 __all__ = [
     "BM25",
@@ -15,5 +16,6 @@ __all__ = [
     "OnnxEncoder",
     "RandomFirstStage",
     "SentenceTransformersEncoder",
+    "TfIdf",
     "VectorFirstStage",
 ]

@@ -1,5 +1,20 @@
-"""Items and queries from files."""
+"""Items, queries and judgements from files, runs from and to files. A new format is one function in ``rows``."""
 
-from crossknn.inputs.tables import read_items, read_queries
+from crossknn.inputs.beir import read_beir
+from crossknn.inputs.tables import Query, read_items, read_queries
+from crossknn.inputs.trec import Qrels, Run, read_qrels, read_run, write_qrels, write_run
+from crossknn.inputs.zeshel import read_zeshel
 
-__all__ = ["read_items", "read_queries"]
+__all__ = [
+    "Qrels",
+    "Query",
+    "Run",
+    "read_beir",
+    "read_items",
+    "read_qrels",
+    "read_queries",
+    "read_run",
+    "read_zeshel",
+    "write_qrels",
+    "write_run",
+]
