@@ -37,7 +37,7 @@ $(VENV)/.torch: $(VENV)/.dev
 
 constraints: $(VENV)/.dev  ## Take the newest versions that fit together
 	$(PIP) install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-emit-package crossknn-demo \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --all-extras --no-emit-package crossknn-demo --no-emit-package crossknn \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade --output-file constraints.txt pyproject.toml
 
 clean:

@@ -69,7 +69,7 @@ class Recipe:
     temperature: float = 0.05
     passes: tuple[Pass, ...] = (
         Pass(1100, 6e-5, (0.70, 0.20, 0.10), real_only=False),
-        Pass(1100, 4e-5, (0.75, 0.17, 0.08)),
+        Pass(500, 4e-5, (0.70, 0.20, 0.10), real_only=False),
         Pass(1300, 4e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5),
     )
     queries_per_step: int = 16
