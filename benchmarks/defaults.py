@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from environment import environment
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.datasets.icd10cm import load_icd10cm
 from crossknn.evaluation import EvaluationOptions, evaluate
-from crossknn.factorization import TransductiveOptions, factorize
+from crossknn.factorization import MFTransductive
 from crossknn.index import BuildOptions, Index
 from crossknn.scores import PerQuery
 from crossknn.search import AXN, BayesianRidge, MinNorm, Rerank, SearchMethod
@@ -63,14 +62,13 @@ def main() -> None:
     assert untrained.item_model is not None
     assert trained.train_scores is not None
     for ridge in (0.3, 1.0, 3.0):
-        settings = replace(TransductiveOptions(), ridge=ridge)
         index = Index(
             part.items,
             scorer,
             first_stage,
             train_queries=train,
             train_scores=trained.train_scores,
-            item_model=factorize(trained.train_scores, untrained.item_model.vectors, vectors, settings),
+            item_model=MFTransductive(ridge).fit(trained.train_scores, untrained.item_model.vectors, vectors),
         )
         indexes[f"{len(train)} train queries, ridge={ridge}"] = index
     rows = []

@@ -3,8 +3,8 @@
     python benchmarks/demo_model.py --fp32 training/runs/demo/fp32 --work training/runs/demo/measured
 
 Accuracy is counted by description: 1,463 codes share theirs with another. Scores are kept in the work folder, so a run
-that was stopped goes on. On two cores: about an hour for 300 queries over the 10K subset, half an hour for 50 of them over
-all codes.
+that was stopped goes on. On two cores: about an hour for 300 queries over the 10K subset, half an hour for 50 of them
+over all codes.
 """
 
 from __future__ import annotations

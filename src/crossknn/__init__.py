@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from crossknn.errors import CrossKNNError, CrossKNNWarning
-from crossknn.factorization import TransductiveOptions
+from crossknn.factorization import CUR, MFTransductive
 from crossknn.first_stage import (
     BM25,
     Dense,
@@ -17,7 +17,7 @@ from crossknn.index import BuildOptions, Index
 from crossknn.onnx_model import OnnxOptions
 from crossknn.results import Hit, SearchResult
 from crossknn.scorers import CachedScorer, FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer
-from crossknn.scores import PerItem, PerQuery
+from crossknn.scores import AllItems, PerItem, PerQuery
 from crossknn.search import AXN, BayesianRidge, MinNorm, Rerank
 
 __version__ = version("crossknn")
@@ -25,6 +25,8 @@ __version__ = version("crossknn")
 __all__ = [
     "AXN",
     "BM25",
+    "CUR",
+    "AllItems",
     "BayesianRidge",
     "BuildOptions",
     "CachedScorer",
@@ -35,6 +37,7 @@ __all__ = [
     "GivenVectors",
     "Hit",
     "Index",
+    "MFTransductive",
     "MinNorm",
     "OnnxEncoder",
     "OnnxOptions",
@@ -48,6 +51,5 @@ __all__ = [
     "SentenceTransformersEncoder",
     "SentenceTransformersScorer",
     "TfIdf",
-    "TransductiveOptions",
     "__version__",
 ]

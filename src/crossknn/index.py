@@ -17,7 +17,7 @@ from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.checks import check_count, checked_filter, checked_queries, named_items
 from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputError
-from crossknn.factorization import ItemModel, Normalisation, TransductiveOptions, factorize
+from crossknn.factorization import Factorization, ItemModel, MFTransductive, Normalisation
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.results import Hit, SearchResult
@@ -43,7 +43,7 @@ class BuildOptions:
     """
 
     plan: Plan = field(default_factory=PerQuery)
-    factorization: TransductiveOptions = field(default_factory=TransductiveOptions)
+    factorization: Factorization = field(default_factory=MFTransductive)
     max_calls: int | None = None
     shard_size: int = 256
     seed: int = 0
@@ -182,7 +182,7 @@ class Index:
         self.train_queries = queries
         self.train_scores = ScoreMatrix(pairs.query_indices, pairs.item_indices, values, (len(queries), len(self)))
         start = first_stage.item_vectors if isinstance(first_stage, VectorFirstStage) else None
-        self.item_model = factorize(self.train_scores, start, vectors, options.factorization)
+        self.item_model = options.factorization.fit(self.train_scores, start, vectors)
 
     def save(self, out: str | Path) -> None:
         """Write the index to a folder, replacing an index that is there; a crash leaves the old one whole.
@@ -202,7 +202,7 @@ class Index:
             "n_items": len(self),
             "scorer": asdict(fingerprint),
             "first_stage": self.first_stage.fingerprint,
-            "normalisation": None,
+            "item_model": None,
             "notes": self.notes,
         }
         arrays: dict[str, np.ndarray] = {}
@@ -210,7 +210,10 @@ class Index:
         if isinstance(self._bound_first_stage, VectorFirstStage):
             arrays["first_stage_vectors"] = self._bound_first_stage.item_vectors
         if self.train_scores is not None and self.item_model is not None:
-            config["normalisation"] = asdict(self.item_model.normalisation)
+            config["item_model"] = {
+                "normalisation": asdict(self.item_model.normalisation),
+                "follows_first_stage": self.item_model.follows_first_stage,
+            }
             arrays |= {"item_vectors": self.item_model.vectors, "item_biases": self.item_model.biases}
             arrays |= {
                 "score_queries": self.train_scores.query_indices,
@@ -241,8 +244,13 @@ class Index:
             items = {row["id"]: row["text"] for row in rows["items"]}
             model = scores = None
             if "score_values" in arrays:
-                normalisation = Normalisation(**contents.config["normalisation"])
-                model = ItemModel(arrays["item_vectors"], arrays["item_biases"], normalisation)
+                stored = contents.config["item_model"]
+                model = ItemModel(
+                    arrays["item_vectors"],
+                    arrays["item_biases"],
+                    Normalisation(**stored["normalisation"]),
+                    bool(stored["follows_first_stage"]),
+                )
                 shape = (len(rows["train_queries"]), len(items))
                 rows_of, columns_of, values = (np.asarray(arrays[f"score_{p}"]) for p in ("queries", "items", "values"))
                 scores = ScoreMatrix(rows_of, columns_of, values, shape)
@@ -319,14 +327,14 @@ class Index:
 
     def task(self, queries: Sequence[str], allowed: BoolArray | None = None) -> Task:
         """What a search method gets to see of some queries. Costs no CE call."""
-        first_stage = self._bound_first_stage
+        first_stage, items = self._bound_first_stage, self.item_model
         vectors = first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
         return Task(
             queries=queries,
             scorer=self._bound_scorer,
             first_stage_scores=self._first_stage_scores(queries, vectors),
-            item_model=self.item_model,
-            query_vectors=vectors,
+            item_model=items,
+            query_vectors=vectors if items is not None and items.follows_first_stage else None,
             allowed=allowed,
         )
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossknn import TransductiveOptions
+from crossknn import MFTransductive
 from crossknn.errors import InputError
-from crossknn.factorization import factorize, reference
+from crossknn.factorization import reference
 from crossknn.factorization.transductive import Factors, _solve_side, _start, loss, ridge_toward
 from crossknn.scores import ScoreMatrix
 
 N_QUERIES, N_ITEMS, D = 14, 20, 4
-OPTIONS = TransductiveOptions(ridge=0.7, bias_ridge=0.2, dimensions=D, seed=3)
+OPTIONS = MFTransductive(ridge=0.7, bias_ridge=0.2, dimensions=D, seed=3)
 
 
 def _observed(share: float, seed: int = 0, n_queries: int = N_QUERIES, n_items: int = N_ITEMS) -> ScoreMatrix:
@@ -63,8 +63,8 @@ def test_sweeps_are_the_references(vectors: dict[str, np.ndarray], share: float,
         slow = reference.sweep(slow, start, cells, OPTIONS)
     np.testing.assert_allclose(factors.queries, slow.queries, atol=1e-8)
     np.testing.assert_allclose(factors.items, slow.items, atol=1e-8)
-    options = TransductiveOptions(OPTIONS.ridge, OPTIONS.bias_ridge, sweeps, D, OPTIONS.seed)
-    model = factorize(scores, **vectors, options=options)
+    options = MFTransductive(OPTIONS.ridge, OPTIONS.bias_ridge, sweeps, D, OPTIONS.seed)
+    model = options.fit(scores, **vectors)
     assert model.vectors.dtype == model.biases.dtype == np.float32
     np.testing.assert_allclose(model.vectors, slow.items[:, :-1], rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(model.biases, slow.items[:, -1], rtol=1e-6, atol=1e-6)
@@ -80,7 +80,7 @@ def test_each_half_of_each_sweep_lowers_the_loss(vectors: dict[str, np.ndarray],
 @pytest.mark.parametrize("sweeps", [0, 5])
 def test_items_without_a_score_keep_their_start_and_have_no_bias(sweeps: int) -> None:
     vectors = _vectors()
-    model = factorize(_observed(0.3), **vectors, options=TransductiveOptions(sweeps=sweeps))
+    model = MFTransductive(sweeps=sweeps).fit(_observed(0.3), **vectors)
     moved = np.abs(model.vectors - vectors["item_vectors"].astype("f4")).max(axis=1) > 0
     assert moved.tolist() == ([False] + [True] * (N_ITEMS - 1) if sweeps else [False] * N_ITEMS)
     assert (model.biases != 0).tolist() == moved.tolist()
@@ -95,9 +95,7 @@ def test_a_low_rank_matrix_with_biases_is_recovered_on_cells_never_seen(start: s
     seen = rng.random(exact.shape) < 0.6
     scores = ScoreMatrix(*np.nonzero(seen), exact[seen], exact.shape)
     given = {"item_vectors": v + 0.3 * rng.normal(size=v.shape), "query_vectors": u} if start == "near" else {}
-    model = factorize(
-        scores, **given, options=TransductiveOptions(ridge=1e-6, bias_ridge=1e-6, sweeps=120, dimensions=d)
-    )
+    model = MFTransductive(ridge=1e-6, bias_ridge=1e-6, sweeps=120, dimensions=d).fit(scores, **given)
     for q in range(n_queries):
         targets = model.normalisation.apply(exact[q]) - model.biases
         features = np.hstack([model.vectors, np.ones((n_items, 1))])
@@ -116,9 +114,7 @@ def test_ridge_toward_is_least_squares_with_the_ridge_as_further_rows(n: int, d:
 
 
 def test_the_seed_decides_the_random_start() -> None:
-    once, again, other = (
-        factorize(_observed(0.5), options=TransductiveOptions(dimensions=3, seed=seed)).vectors for seed in (1, 1, 2)
-    )
+    once, again, other = (MFTransductive(dimensions=3, seed=seed).fit(_observed(0.5)).vectors for seed in (1, 1, 2))
     np.testing.assert_array_equal(once, again)
     assert not np.allclose(once, other)
 
@@ -126,7 +122,7 @@ def test_the_seed_decides_the_random_start() -> None:
 def test_constant_scores_are_factorized_to_finite_vectors() -> None:
     scores = _observed(0.5)
     constant = ScoreMatrix(scores.query_indices, scores.item_indices, np.full(len(scores.values), 0.1), scores.shape)
-    model = factorize(constant, **_vectors())
+    model = MFTransductive().fit(constant, **_vectors())
     assert np.isfinite(model.vectors).all()
     assert model.normalisation.scale == 1
 
@@ -149,10 +145,10 @@ _two = {"item_vectors": np.ones((N_ITEMS, 2)), "query_vectors": np.ones((N_QUERI
 )
 def test_what_cannot_be_factorized(scores: ScoreMatrix, vectors: dict[str, np.ndarray], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        factorize(scores, **vectors)
+        MFTransductive().fit(scores, **vectors)
 
 
 @pytest.mark.parametrize("settings", [{"ridge": 0.0}, {"bias_ridge": -1.0}, {"sweeps": -1}, {"dimensions": 0}], ids=str)
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
-        TransductiveOptions(**settings)
+        MFTransductive(**settings)

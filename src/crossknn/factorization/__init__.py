@@ -1,6 +1,8 @@
-"""From the sparse score matrix to item vectors."""
+"""From the scores paid for to item vectors. A new way is one file with a class that follows ``base.Factorization``."""
 
+from crossknn.factorization.base import Factorization
+from crossknn.factorization.cur import CUR
 from crossknn.factorization.item_model import ItemModel, Normalisation
-from crossknn.factorization.transductive import TransductiveOptions, factorize
+from crossknn.factorization.transductive import MFTransductive
 
-__all__ = ["ItemModel", "Normalisation", "TransductiveOptions", "factorize"]
+__all__ = ["CUR", "Factorization", "ItemModel", "MFTransductive", "Normalisation"]

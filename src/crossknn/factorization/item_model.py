@@ -50,11 +50,13 @@ class ItemModel:
         vectors: ``V`` (n_items, d) float32, possibly memory-mapped.
         biases: ``c`` (n_items,) float32, how much better an item scores than its vector says, for any query.
         normalisation: of CE scores.
+        follows_first_stage: whether the first stage's query vectors live in the same space, and predict scores.
     """
 
     vectors: FloatArray
     biases: FloatArray
     normalisation: Normalisation = Normalisation()
+    follows_first_stage: bool = True
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.biases.shape != (len(self.vectors),):

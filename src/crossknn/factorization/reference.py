@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from crossknn.factorization.transductive import Factors, TransductiveOptions
+from crossknn.factorization.transductive import Factors, MFTransductive
 
 
-def sweep(
-    factors: Factors, start: Factors, cells: list[tuple[int, int, float]], options: TransductiveOptions
-) -> Factors:
+def sweep(factors: Factors, start: Factors, cells: list[tuple[int, int, float]], options: MFTransductive) -> Factors:
     """One sweep over all queries and then all items.
 
     Args:
@@ -31,9 +29,7 @@ def sweep(
     return Factors(queries, items, factors.mean)
 
 
-def _normal_equation(
-    seen: list[tuple[np.ndarray, float]], start: np.ndarray, options: TransductiveOptions
-) -> np.ndarray:
+def _normal_equation(seen: list[tuple[np.ndarray, float]], start: np.ndarray, options: MFTransductive) -> np.ndarray:
     d = len(start) - 1
     ridge = np.diag([options.ridge] * d + [options.bias_ridge])
     left = ridge.copy()

@@ -23,8 +23,8 @@ from crossknn.scores.matrix import ScoreMatrix
 
 
 @dataclass(frozen=True)
-class TransductiveOptions:
-    """Settings of the factorization.
+class MFTransductive:
+    """MF_Trns: alternating ridge solves on the observed cells, from the first stage's vectors.
 
     Attributes:
         ridge: how strongly vectors are held to their start.
@@ -46,6 +46,30 @@ class TransductiveOptions:
         if self.sweeps < 0 or self.dimensions < 1:
             raise InputError(f"sweeps must be 0 or more and dimensions 1 or more, got {self.sweeps}, {self.dimensions}")
 
+    def fit(
+        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+    ) -> ItemModel:
+        """See :class:`~crossknn.factorization.Factorization`. Items without a score keep their start and a bias of 0.
+
+        Args:
+            scores: observed CE scores, (n_queries, n_items).
+            item_vectors: (n_items, d) ``v0``; None starts from small random ones.
+            query_vectors: (n_queries, d) ``u0``; given with ``item_vectors`` or not at all.
+
+        Raises:
+            InputError: no score at all, or shapes that do not fit.
+
+        Cost: no CE call. A sweep takes ``O(n_observed d min(d, cells per row))``.
+        """
+        normalisation, targets, start = _start(scores, item_vectors, query_vectors, self)
+        factors = start
+        for _ in range(self.sweeps):
+            queries = _solve_side(factors.queries, start.queries, factors.items, scores, targets, self, by_query=True)
+            items = _solve_side(factors.items, start.items, queries, scores, targets, self, by_query=False)
+            factors = Factors(queries, items, factors.mean)
+        vectors, biases = factors.items[:, :-1].astype(np.float32), factors.items[:, -1].astype(np.float32)
+        return ItemModel(vectors, biases, normalisation, follows_first_stage=item_vectors is not None)
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -62,41 +86,7 @@ class Factors:
     mean: float
 
 
-def factorize(
-    scores: ScoreMatrix,
-    item_vectors: FloatArray | None = None,
-    query_vectors: FloatArray | None = None,
-    options: TransductiveOptions | None = None,
-) -> ItemModel:
-    """Item vectors and biases that explain the observed scores.
-
-    Args:
-        scores: observed CE scores, (n_queries, n_items).
-        item_vectors: (n_items, d) ``v0``, the dual encoder's; None starts from small random ones.
-        query_vectors: (n_queries, d) ``u0``; given with ``item_vectors`` or not at all.
-        options: settings.
-
-    Returns:
-        Vectors, biases and the normalisation of CE scores. Items without a score keep their start and a bias of 0.
-
-    Raises:
-        InputError: no score at all, or shapes that do not fit.
-
-    Cost: no CE call. A sweep takes ``O(n_observed d min(d, cells per row))``.
-    """
-    options = options or TransductiveOptions()
-    normalisation, targets, start = _start(scores, item_vectors, query_vectors, options)
-    factors = start
-    for _ in range(options.sweeps):
-        queries = _solve_side(factors.queries, start.queries, factors.items, scores, targets, options, by_query=True)
-        items = _solve_side(factors.items, start.items, queries, scores, targets, options, by_query=False)
-        factors = Factors(queries, items, factors.mean)
-    return ItemModel(factors.items[:, :-1].astype(np.float32), factors.items[:, -1].astype(np.float32), normalisation)
-
-
-def loss(
-    factors: Factors, start: Factors, scores: ScoreMatrix, targets: FloatArray, options: TransductiveOptions
-) -> float:
+def loss(factors: Factors, start: Factors, scores: ScoreMatrix, targets: FloatArray, options: MFTransductive) -> float:
     """The objective of the module's head, at ``targets = s' - mu``."""
     u, v = factors.queries[scores.query_indices], factors.items[scores.item_indices]
     residuals = targets - np.sum(u[:, :-1] * v[:, :-1], axis=1) - u[:, -1] - v[:, -1]
@@ -137,7 +127,7 @@ def _solve_side(
     others: FloatArray,
     scores: ScoreMatrix,
     targets: FloatArray,
-    options: TransductiveOptions,
+    options: MFTransductive,
     *,
     by_query: bool,
 ) -> FloatArray:
@@ -157,7 +147,7 @@ def _start(
     scores: ScoreMatrix,
     item_vectors: FloatArray | None,
     query_vectors: FloatArray | None,
-    options: TransductiveOptions,
+    options: MFTransductive,
 ) -> tuple[Normalisation, FloatArray, Factors]:
     """Normalisation, targets ``s' - mu``, and the factors before the first sweep."""
     n_queries, n_items = scores.shape

@@ -2,6 +2,6 @@
 
 from crossknn.scores.ledger import collect_scores
 from crossknn.scores.matrix import ScoreMatrix
-from crossknn.scores.plan import Pairs, PerItem, PerQuery, Plan
+from crossknn.scores.plan import AllItems, Pairs, PerItem, PerQuery, Plan
 
-__all__ = ["Pairs", "PerItem", "PerQuery", "Plan", "ScoreMatrix", "collect_scores"]
+__all__ = ["AllItems", "Pairs", "PerItem", "PerQuery", "Plan", "ScoreMatrix", "collect_scores"]

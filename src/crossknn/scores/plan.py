@@ -113,3 +113,29 @@ class PerItem:
     def n_calls(self, n_queries: int, n_items: int) -> int:
         """See :class:`Plan`."""
         return n_items * min(self.top + self.uniform, n_queries)
+
+
+@dataclass(frozen=True)
+class AllItems:
+    """Dense rows: the first train queries with every item, as CUR needs them.
+
+    Costs ``n_items`` CE calls for each of these queries.
+
+    Attributes:
+        queries: how many train queries; None takes all.
+    """
+
+    queries: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.queries is not None and self.queries < 1:
+            raise InputError(f"a plan of dense rows needs at least one query, got queries={self.queries}")
+
+    def pairs(self, first_stage_scores: FloatArray, rng: np.random.Generator) -> Pairs:
+        """See :class:`Plan`."""
+        n_queries, n_items = first_stage_scores.shape
+        return Pairs.of(np.arange(self.n_calls(n_queries, n_items)), n_items)
+
+    def n_calls(self, n_queries: int, n_items: int) -> int:
+        """See :class:`Plan`."""
+        return n_items * (n_queries if self.queries is None else min(self.queries, n_queries))

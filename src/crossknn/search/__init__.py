@@ -1,6 +1,7 @@
 """Searching within a budget of CE calls. A new method is one file here that follows ``rounds.SearchMethod``."""
 
 from crossknn.search.axn import AXN
+from crossknn.search.cur import adacur, anncur
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import Progress, Proposal, SearchMethod, Task, run_rounds
@@ -16,5 +17,7 @@ __all__ = [
     "Rerank",
     "SearchMethod",
     "Task",
+    "adacur",
+    "anncur",
     "run_rounds",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -18,9 +19,9 @@ from crossknn.vectors import inner_products, top_k
 class AXN:
     """Score a few items, refit the query's vector to what was seen, let it fetch the next ones.
 
-    Round 1 takes the first stage's best. Each later round solves ``V_A u = a`` for the items ``A`` scored so far
-    (eq. 4), mixes in the dual encoder's query vector (eq. 7), and scores the unseen items that ``u`` likes best
-    (eq. 5).
+    Round 1 takes the first stage's best, or random items. Each later round solves ``V_A u = a`` for the items ``A``
+    scored so far (eq. 4), mixes in the dual encoder's query vector (eq. 7), and scores the unseen items that ``u`` likes
+    best (eq. 5).
 
     The paper's own is ``AXN(rounds=5, solver=MinNorm())``. The default fits with noise, an intercept and the dual
     encoder's query vector as prior mean instead: least squares reproduces every score seen and swings wildly between
@@ -29,19 +30,25 @@ class AXN:
 
     Attributes:
         rounds: ``R``. The paper takes 5 to 10; recall hardly grows beyond.
+        first_round: where the first items come from. Random ones are the same for every query.
         mixing: ``lambda`` of eq. 7: 0 is the refitted vector alone, 1 the dual encoder's alone.
         solver: how the vector is fitted.
+        seed: of random first items.
     """
 
     rounds: int = 10
     mixing: float = 0.0
     solver: QuerySolver = field(default_factory=lambda: BayesianRidge(noise=0.1, intercept_variance=10.0))
+    first_round: Literal["first stage", "random"] = "first stage"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise InputError(f"rounds must be at least 1, got {self.rounds}")
         if not 0 <= self.mixing <= 1:
             raise InputError(f"mixing must lie between 0 and 1, got {self.mixing}")
+        if self.first_round not in ("first stage", "random"):
+            raise InputError(f"first_round must be 'first stage' or 'random', got {self.first_round!r}")
 
     def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
         """See :class:`~crossknn.search.rounds.SearchMethod`.
@@ -51,7 +58,7 @@ class AXN:
         """
         items = task.item_model
         if self.rounds == 1 or (not progress.rounds and items is not None and not self._lacks_vector(task)):
-            return propose_by_first_stage(task, progress, size)
+            return self._first(task, progress, size)
         if items is None:
             raise InputError("this index has no item vectors: give train queries or a dense first stage, or use rerank")
         if self._lacks_vector(task):
@@ -71,6 +78,12 @@ class AXN:
         chosen = np.array([top_k(a, size, u) for a, u in zip(approximate, progress.unseen, strict=True)])
         predicted = np.take_along_axis(approximate, chosen, axis=1) + intercepts[:, None]
         return Proposal(chosen, items.normalisation.invert(predicted.astype(np.float64)), solve_seconds)
+
+    def _first(self, task: Task, progress: Progress, size: int) -> Proposal:
+        if self.first_round == "first stage":
+            return propose_by_first_stage(task, progress, size)
+        liking = np.random.default_rng(self.seed).permutation(progress.unseen.shape[1])
+        return Proposal(np.array([top_k(liking, size, unseen) for unseen in progress.unseen]))
 
     def _lacks_vector(self, task: Task) -> bool:
         return self.mixing > 0 and task.query_vectors is None

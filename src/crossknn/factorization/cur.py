@@ -1,0 +1,46 @@
+"""CUR: dense rows of the score matrix as item vectors (ANNCUR, EMNLP 2022; adaCUR, EMNLP Findings 2023).
+
+With ``R`` the scores of ``k_q`` anchor queries for all items, and ``C`` a new query's scores of the items ``A`` seen so
+far, CUR approximates its scores of all items by ``C R_A^+ R``. The weights ``w = C R_A^+`` of the anchor queries are the
+min-norm solution of ``R_A^T w = C``: eq. 4 of the AXN paper, with the columns of ``R`` as item vectors. So CUR needs no
+search of its own: AXN with :class:`~crossknn.search.MinNorm` over these vectors is adaCUR, and with two rounds, the first
+of them random items that are the same for every query, ANNCUR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossknn.arrays import FloatArray
+from crossknn.errors import InputError
+from crossknn.factorization.item_model import ItemModel
+from crossknn.scores.matrix import ScoreMatrix
+
+
+@dataclass(frozen=True)
+class CUR:
+    """Item vectors are columns of dense anchor rows: what the anchor queries think of each item.
+
+    Needs train queries with all their scores (the plan :class:`~crossknn.scores.AllItems`): ``n_items`` CE calls for
+    each. Queries with fewer are passed over.
+    """
+
+    def fit(
+        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+    ) -> ItemModel:
+        """See :class:`~crossknn.factorization.Factorization`; the first stage's vectors are not used.
+
+        Raises:
+            InputError: no query has all its scores.
+        """
+        n_items = scores.shape[1]
+        dense = [cells for _, cells in scores.by_query() if len(cells) == n_items]
+        if not dense:
+            raise InputError(
+                f"CUR needs train queries scored against all {n_items} items; build with the plan AllItems()"
+            )
+        rows = np.stack([scores.values[cells] for cells in dense])
+        vectors = np.ascontiguousarray(rows.T, dtype=np.float32)
+        return ItemModel(vectors, np.zeros(n_items, dtype=np.float32), follows_first_stage=False)
