@@ -1,10 +1,10 @@
 """CUR: dense rows of the score matrix as item vectors (ANNCUR, EMNLP 2022; adaCUR, EMNLP Findings 2023).
 
 With ``R`` the scores of ``k_q`` anchor queries for all items, and ``C`` a new query's scores of the items ``A`` seen so
-far, CUR approximates its scores of all items by ``C R_A^+ R``. The weights ``w = C R_A^+`` of the anchor queries are the
-min-norm solution of ``R_A^T w = C``: eq. 4 of the AXN paper, with the columns of ``R`` as item vectors. So CUR needs no
-search of its own: AXN with :class:`~crossknn.search.MinNorm` over these vectors is adaCUR, and with two rounds, the first
-of them random items that are the same for every query, ANNCUR.
+far, CUR approximates its scores of all items by ``C R_A^+ R``. The weights ``w = C R_A^+`` of the anchor queries are
+the min-norm solution of ``R_A^T w = C``: eq. 4 of the AXN paper, with the columns of ``R`` as item vectors. So CUR
+needs no search of its own: AXN with :class:`~crossknn.search.MinNorm` over these vectors is adaCUR, and with two
+rounds, the first of them random items that are the same for every query, ANNCUR.
 """
 
 from __future__ import annotations

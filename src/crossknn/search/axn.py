@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.search.regression import BayesianRidge, QuerySolver
 from crossknn.search.rerank import propose_by_first_stage
@@ -20,8 +21,8 @@ class AXN:
     """Score a few items, refit the query's vector to what was seen, let it fetch the next ones.
 
     Round 1 takes the first stage's best, or random items. Each later round solves ``V_A u = a`` for the items ``A``
-    scored so far (eq. 4), mixes in the dual encoder's query vector (eq. 7), and scores the unseen items that ``u`` likes
-    best (eq. 5).
+    scored so far (eq. 4), mixes in the dual encoder's query vector (eq. 7), and scores the unseen items that ``u``
+    likes best (eq. 5).
 
     The paper's own is ``AXN(rounds=5, solver=MinNorm())``. The default fits with noise, an intercept and the dual
     encoder's query vector as prior mean instead: least squares reproduces every score seen and swings wildly between
@@ -82,7 +83,7 @@ class AXN:
     def _first(self, task: Task, progress: Progress, size: int) -> Proposal:
         if self.first_round == "first stage":
             return propose_by_first_stage(task, progress, size)
-        liking = np.random.default_rng(self.seed).permutation(progress.unseen.shape[1])
+        liking: FloatArray = np.random.default_rng(self.seed).random(progress.unseen.shape[1])
         return Proposal(np.array([top_k(liking, size, unseen) for unseen in progress.unseen]))
 
     def _lacks_vector(self, task: Task) -> bool:
