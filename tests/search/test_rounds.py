@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from crossknn import AXN, BayesianRidge, Rerank
 from crossknn.errors import CrossKNNError, InputError, ScorerError
-from crossknn.search import Progress, Proposal, SearchMethod, Task, run_rounds
+from crossknn.search import Progress, Proposal, SearchMethod, Task, TouR, anncur, run_rounds
 from crossknn.search.rounds import round_sizes
 
 _methods = st.one_of(
     st.just(Rerank()),
     st.builds(AXN, rounds=st.integers(1, 12), mixing=st.sampled_from([0.0, 0.3, 1.0])),
+    st.just(anncur()),
+    st.builds(TouR, loss=st.sampled_from(["ce", "mse"]), rounds=st.integers(1, 8)),
     st.builds(AXN, rounds=st.integers(1, 12), solver=st.just(BayesianRidge(0.1, 2.0, intercept_variance=1.0))),
 )
 

@@ -5,6 +5,7 @@ from crossknn.search.cur import adacur, anncur
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import Progress, Proposal, SearchMethod, Task, run_rounds
+from crossknn.search.tour import TouR
 
 __all__ = [
     "AXN",
@@ -17,6 +18,7 @@ __all__ = [
     "Rerank",
     "SearchMethod",
     "Task",
+    "TouR",
     "adacur",
     "anncur",
     "run_rounds",

@@ -83,7 +83,7 @@ class AXN:
     def _first(self, task: Task, progress: Progress, size: int) -> Proposal:
         if self.first_round == "first stage":
             return propose_by_first_stage(task, progress, size)
-        liking: FloatArray = np.random.default_rng(self.seed).random(progress.unseen.shape[1])
+        liking: FloatArray = np.random.default_rng(self.seed).random(progress.unseen.shape[1:])
         return Proposal(np.array([top_k(liking, size, unseen) for unseen in progress.unseen]))
 
     def _lacks_vector(self, task: Task) -> bool:
