@@ -169,6 +169,7 @@ class Index:
         pairs = options.plan.pairs(first_scores, np.random.default_rng(options.seed))
         if options.max_calls is not None:
             pairs = pairs.capped(options.max_calls)
+        options.factorization.check(pairs, len(self))
         with tempfile.TemporaryDirectory() as scratch:
             values = collect_scores(
                 pairs,

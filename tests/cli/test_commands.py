@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from crossknn.cli.app import app
+from crossknn.cli.app import MethodName, app
 from crossknn.cli.models import open_scorer
 from crossknn.errors import InputError
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
+from crossknn.search import METHODS
 
 SCORER = """
 import os, time
@@ -66,7 +67,25 @@ def test_build_search_evaluate(folder: Path) -> None:
         ).stdout
     )
     assert [cell["recall"]["1"]["mean"] for cell in report["cells"]] == [1.0, 1.0, 1.0]
-    assert {path.name for path in (folder / "r").iterdir()} == {"exact", "report.json", "recall.png"}
+    assert {path.name for path in (folder / "r").iterdir()} == {
+        "exact",
+        "report.html",
+        "report.md",
+        "report.json",
+        "recall.png",
+    }
+
+
+def test_cur_is_built_from_dense_rows_and_compared(folder: Path) -> None:
+    dense = ("--queries", "train.csv", "--plan", "all-items", "--factorization", "cur")
+    assert "AllItems" in run(*BUILD, *dense, "--max-calls", "41", exit_code=1).output
+    assert "--top and --uniform" in run(*BUILD, *dense, "--top", "1", exit_code=1).output
+    run(*BUILD, *dense)
+    asked = ("--method", "adacur", "--method", "anncur", "--budget", "42", "-k", "1", "--json")
+    report = json.loads(run("evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "r", *asked).stdout)
+    assert report["baseline"] == "adacur"
+    assert [cell["recall"]["1"]["mean"] for cell in report["cells"]] == [1.0, 1.0]
+    assert "dense first stage" in run("search", "x.crossknn", "red", "--method", "tour-ce", exit_code=1).output
 
 
 def test_tfidf_over_a_beir_folder(folder: Path) -> None:
@@ -235,3 +254,7 @@ def test_a_service_needs_a_model_and_an_address() -> None:
     for spec, message in (("vllm:http://host:8000", "name of the model"), ("tei:localhost", "url must be like")):
         with pytest.raises(InputError, match=message):
             open_scorer(spec)
+
+
+def test_methods_by_name_are_those_of_the_library() -> None:
+    assert [name.value for name in MethodName] == list(METHODS)

@@ -7,7 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossknn import AXN, BM25, CUR, AllItems, BuildOptions, Dense, GivenVectors, Index, ReplayScorer
+from crossknn import (
+    AXN,
+    BM25,
+    CUR,
+    AllItems,
+    BuildOptions,
+    Dense,
+    FunctionScorer,
+    GivenVectors,
+    Index,
+    PerQuery,
+    ReplayScorer,
+)
 from crossknn.errors import InputError
 from crossknn.factorization import MFTransductive
 from crossknn.scores import ScoreMatrix
@@ -93,3 +105,14 @@ def test_the_first_stages_query_vectors_are_used_only_in_its_own_space() -> None
         index = Index.build(items, scorer=scorer, first_stage=stage, queries=queries[:N_TRAIN], options=options)
         assert (index.task(queries[-1:]).query_vectors is not None) == there
         assert len(index.search(queries[-1], k=3, budget=9)) == 3
+
+
+def test_a_plan_without_dense_rows_is_refused_before_a_call_is_spent() -> None:
+    _, queries, items, _ = _problem(rank=3)
+    calls: list[object] = []
+    scorer = FunctionScorer(lambda pairs: calls.append(pairs) or [0.0] * len(pairs), name="none")
+    for plan, cap in ((PerQuery(10, 10), None), (AllItems(), N_ITEMS - 1)):
+        options = BuildOptions(plan=plan, factorization=CUR(), max_calls=cap)
+        with pytest.raises(InputError, match="AllItems"):
+            Index.build(items, scorer=scorer, first_stage=BM25(), queries=queries[:2], options=options)
+    assert not calls

@@ -19,13 +19,14 @@ from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_fi
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
+from crossknn.factorization import CUR, MFTransductive
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_queries
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scorers.base import checked_scores
-from crossknn.scores import PerItem, PerQuery, Plan
-from crossknn.search import AXN, SearchMethod
+from crossknn.scores import AllItems, PerItem, PerQuery, Plan
+from crossknn.search import AXN, METHODS, SearchMethod, TouR
 from crossknn.storage import MANIFEST, check_place, load, read_manifest
 
 app = typer.Typer(
@@ -41,11 +42,15 @@ app.add_typer(cache, name="cache")
 
 
 class MethodName(str, Enum):
-    """Search methods by name."""
+    """Search methods by name: those of :data:`crossknn.search.METHODS`."""
 
     rerank = "rerank"
     axn_paper = "axn-paper"
     axn = "axn"
+    anncur = "anncur"
+    adacur = "adacur"
+    tour_ce = "tour-ce"
+    tour_mse = "tour-mse"
 
 
 class PlanName(str, Enum):
@@ -53,6 +58,14 @@ class PlanName(str, Enum):
 
     per_query = "per-query"
     per_item = "per-item"
+    all_items = "all-items"
+
+
+class FactorizationName(str, Enum):
+    """Factorizations by name."""
+
+    mf = "mf"
+    cur = "cur"
 
 
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
@@ -103,7 +116,7 @@ def build(
         Path | None,
         typer.Option(help="Train queries (JSONL, CSV, TSV, TXT or Parquet); without any, nothing is scored."),
     ] = None,
-    plan: Annotated[PlanName, typer.Option(help="Which pairs are scored: so many per query, or per item.")] = (
+    plan: Annotated[PlanName, typer.Option(help="Which pairs are scored: so many per query, per item, or all.")] = (
         PlanName.per_query
     ),
     top: Annotated[
@@ -112,6 +125,9 @@ def build(
     uniform: Annotated[
         int | None, typer.Option(min=0, help="Random ones: 50 per query, or 2 per item, unless given.")
     ] = None,
+    factorization: Annotated[
+        FactorizationName, typer.Option(help="How item vectors are learned: mf, or cur from the plan all-items.")
+    ] = FactorizationName.mf,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say the price (calls, time) and stop; up to 64 calls try the rate.")
@@ -128,7 +144,8 @@ def build(
     """
     texts = read_items(items)
     train = list(dict.fromkeys(query.text for query in read_queries(queries))) if queries else []
-    options = BuildOptions(plan=_plan(plan, top, uniform), max_calls=max_calls, seed=seed)
+    learned = CUR() if factorization is FactorizationName.cur else MFTransductive()
+    options = BuildOptions(plan=_plan(plan, top, uniform), factorization=learned, max_calls=max_calls, seed=seed)
     check_place(out_folder)
     opened, retriever = open_scorer(scorer, device, cache_file), open_first_stage(first_stage, device)
     calls = options.price(len(train), len(texts))
@@ -180,7 +197,9 @@ def search(
     if not texts:
         raise InputError("there is no query; give one, or a file with --queries")
     opened = _open(index, scorer, first_stage, device, cache_file)
-    results = opened.search_batch(texts, k=k, budget=budget, method=_method(opened, method, rounds, mixing))
+    results = opened.search_batch(
+        texts, k=k, budget=budget, method=_method(opened, method and method.value, rounds, mixing)
+    )
     if as_json:
         for result in results:
             typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
@@ -204,6 +223,10 @@ def evaluate_command(
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
     budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [50, 100, 200, 500],  # noqa: B006
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn with the seed.")] = None,
+    method: Annotated[
+        list[MethodName] | None,
+        typer.Option(help="What is compared, the baseline first; rerank, axn-paper and axn unless given."),
+    ] = None,
     rounds: Rounds = None,
     mixing: Mixing = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw and of the bootstrap.")] = 0,
@@ -213,7 +236,7 @@ def evaluate_command(
     cache_file: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Compare AXN with retrieve-and-rerank against the cross-encoder's exact top k.
+    """Compare search methods with each other against the cross-encoder's exact top k.
 
     The exact top k costs one call for every (query, item) pair. It is kept in the output folder; an interrupted run
     goes on from there.
@@ -230,10 +253,8 @@ def evaluate_command(
         raise InputError(f"{len(labels)} of {len(rows)} queries have a label; give it to all or to none")
     if (out_folder / MANIFEST).exists():
         raise InputError(f"{out_folder} holds an index; the report needs a folder of its own")
-    names = [MethodName.rerank] if opened.item_model is None else list(MethodName)
-    tuned = {
-        n.value: _method(opened, n, *((None, None) if n is MethodName.rerank else (rounds, mixing))) for n in names
-    }
+    names = [m.value for m in method or ()] or (["rerank"] if opened.item_model is None else list(default_methods()))
+    tuned = {name: _method(opened, name, *((None, None) if name == "rerank" else (rounds, mixing))) for name in names}
     options = EvaluationOptions(ks=k, budgets=_within(budget, len(opened)), methods=tuned, seed=seed)
     out_folder.mkdir(parents=True, exist_ok=True)
     notes.print(f"exact top k: {len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls")
@@ -299,17 +320,25 @@ def main() -> None:
 
 
 def _plan(name: PlanName, top: int | None, uniform: int | None) -> Plan:
+    if name is PlanName.all_items:
+        if top is not None or uniform is not None:
+            raise InputError("--top and --uniform choose items; the plan all-items takes them all")
+        return AllItems()
     plan = PerQuery() if name is PlanName.per_query else PerItem()
     return replace(plan, top=plan.top if top is None else top, uniform=plan.uniform if uniform is None else uniform)
 
 
-def _method(index: Index, name: MethodName | None, rounds: int | None, mixing: float | None) -> SearchMethod:
+def _method(index: Index, name: str | None, rounds: int | None, mixing: float | None) -> SearchMethod:
     """A method, or the index's own, with its settings changed where the user says so."""
-    method = index.default_method() if name is None else default_methods()[name.value]
+    method = index.default_method() if name is None else METHODS[name]
     if isinstance(method, AXN):
         mixed = method.mixing if mixing is None else mixing
         return replace(method, rounds=rounds or method.rounds, mixing=mixed)
-    if rounds is not None or mixing is not None:
+    if mixing is not None:
+        raise InputError(f"--mixing is a setting of axn; {name or 'reranking'} has none")
+    if isinstance(method, TouR):
+        return replace(method, rounds=rounds or method.rounds)
+    if rounds is not None:
         raise InputError("--rounds and --mixing are settings of axn; reranking has neither")
     return method
 

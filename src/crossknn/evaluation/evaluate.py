@@ -21,7 +21,7 @@ from crossknn.evaluation.report import Cell, Report, Seconds
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import AXN, MinNorm, Rerank, SearchMethod
+from crossknn.search import AXN, METHODS, SearchMethod
 
 _ORIGINS_OF_TOP = 10
 """The origins are those of the largest k measured up to here."""
@@ -29,7 +29,7 @@ _ORIGINS_OF_TOP = 10
 
 def default_methods() -> dict[str, SearchMethod]:
     """Retrieve-and-rerank as the baseline, AXN as in the paper, and as it is by default."""
-    return {"rerank": Rerank(), "axn-paper": AXN(rounds=5, solver=MinNorm()), "axn": AXN()}
+    return {name: METHODS[name] for name in ("rerank", "axn-paper", "axn")}
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,19 @@ from typing import Protocol
 from crossknn.arrays import FloatArray
 from crossknn.factorization.item_model import ItemModel
 from crossknn.scores.matrix import ScoreMatrix
+from crossknn.scores.plan import Pairs
 
 
 class Factorization(Protocol):
     """Makes item vectors of scores."""
+
+    def check(self, pairs: Pairs, n_items: int) -> None:
+        """Refuse a plan's pairs that could not be factorized, before they are paid for.
+
+        Raises:
+            InputError: what is missing.
+        """
+        ...
 
     def fit(
         self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None

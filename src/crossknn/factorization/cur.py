@@ -17,6 +17,7 @@ from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.factorization.item_model import ItemModel
 from crossknn.scores.matrix import ScoreMatrix
+from crossknn.scores.plan import Pairs
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,18 @@ class CUR:
     each. Queries with fewer are passed over.
     """
 
+    def check(self, pairs: Pairs, n_items: int) -> None:
+        """See :class:`~crossknn.factorization.Factorization`: one query at least has every item.
+
+        Raises:
+            InputError: none has.
+        """
+        if not (np.bincount(pairs.query_indices, minlength=1) == n_items).any():
+            raise InputError(
+                f"CUR needs train queries scored against all {n_items:,} items, and the plan has none; take the plan "
+                f"AllItems() (--plan all-items), and a cap of {n_items:,} calls or more"
+            )
+
     def fit(
         self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
     ) -> ItemModel:
@@ -36,11 +49,8 @@ class CUR:
             InputError: no query has all its scores.
         """
         n_items = scores.shape[1]
+        self.check(Pairs(scores.query_indices, scores.item_indices), n_items)
         dense = [cells for _, cells in scores.by_query() if len(cells) == n_items]
-        if not dense:
-            raise InputError(
-                f"CUR needs train queries scored against all {n_items} items; build with the plan AllItems()"
-            )
         rows = np.stack([scores.values[cells] for cells in dense])
         vectors = np.ascontiguousarray(rows.T, dtype=np.float32)
         return ItemModel(vectors, np.zeros(n_items, dtype=np.float32), follows_first_stage=False)

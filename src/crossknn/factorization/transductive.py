@@ -20,6 +20,7 @@ from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization.item_model import ItemModel, Normalisation
 from crossknn.scores.matrix import ScoreMatrix
+from crossknn.scores.plan import Pairs
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,15 @@ class MFTransductive:
         if self.sweeps < 0 or self.dimensions < 1:
             raise InputError(f"sweeps must be 0 or more and dimensions 1 or more, got {self.sweeps}, {self.dimensions}")
 
+    def check(self, pairs: Pairs, n_items: int) -> None:
+        """See :class:`~crossknn.factorization.Factorization`: any pair will do.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not len(pairs):
+            raise InputError("there is no score to factorize; give train queries and a plan that scores some pairs")
+
     def fit(
         self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
     ) -> ItemModel:
@@ -61,6 +71,7 @@ class MFTransductive:
 
         Cost: no CE call. A sweep takes ``O(n_observed d min(d, cells per row))``.
         """
+        self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1])
         normalisation, targets, start = _start(scores, item_vectors, query_vectors, self)
         factors = start
         for _ in range(self.sweeps):
@@ -151,8 +162,6 @@ def _start(
 ) -> tuple[Normalisation, FloatArray, Factors]:
     """Normalisation, targets ``s' - mu``, and the factors before the first sweep."""
     n_queries, n_items = scores.shape
-    if not len(scores.values):
-        raise InputError("there is no score to factorize; give train queries and a plan that scores some pairs")
     if (item_vectors is None) != (query_vectors is None):
         raise InputError("give both item_vectors and query_vectors, or neither: one space holds both")
     if item_vectors is None or query_vectors is None:

@@ -2,6 +2,7 @@
 
 from crossknn.search.axn import AXN
 from crossknn.search.cur import adacur, anncur
+from crossknn.search.named import METHODS
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import Progress, Proposal, SearchMethod, Task, run_rounds
@@ -9,6 +10,7 @@ from crossknn.search.tour import TouR
 
 __all__ = [
     "AXN",
+    "METHODS",
     "BayesianRidge",
     "FittedQuery",
     "MinNorm",
