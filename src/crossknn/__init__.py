@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from crossknn.errors import CrossKNNError, CrossKNNWarning
-from crossknn.factorization import CUR, MFTransductive
+from crossknn.factorization import CUR, MFInductive, MFTransductive
 from crossknn.first_stage import (
     BM25,
     Dense,
@@ -37,6 +37,7 @@ __all__ = [
     "GivenVectors",
     "Hit",
     "Index",
+    "MFInductive",
     "MFTransductive",
     "MinNorm",
     "OnnxEncoder",

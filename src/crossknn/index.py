@@ -17,7 +17,7 @@ from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.checks import check_count, checked_filter, checked_queries, named_items
 from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputError
-from crossknn.factorization import Factorization, ItemModel, MFTransductive, Normalisation
+from crossknn.factorization import Factorization, GatedMLP, ItemModel, MFTransductive, Normalisation
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.results import Hit, SearchResult
@@ -28,6 +28,7 @@ from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import AXN, Progress, Rerank, SearchMethod, Task, run_rounds
 
 _QUERIES_AT_ONCE = 64
+_MAP = "query_map_"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ class Index:
         pairs = options.plan.pairs(first_scores, np.random.default_rng(options.seed))
         if options.max_calls is not None:
             pairs = pairs.capped(options.max_calls)
-        options.factorization.check(pairs, len(self))
+        options.factorization.check(pairs, len(self), has_vectors=vectors is not None)
         with tempfile.TemporaryDirectory() as scratch:
             values = collect_scores(
                 pairs,
@@ -216,6 +217,8 @@ class Index:
                 "follows_first_stage": self.item_model.follows_first_stage,
             }
             arrays |= {"item_vectors": self.item_model.vectors, "item_biases": self.item_model.biases}
+            if self.item_model.query_map is not None:
+                arrays |= {_MAP + name: np.asarray(a) for name, a in vars(self.item_model.query_map).items()}
             arrays |= {
                 "score_queries": self.train_scores.query_indices,
                 "score_items": self.train_scores.item_indices,
@@ -246,11 +249,15 @@ class Index:
             model = scores = None
             if "score_values" in arrays:
                 stored = contents.config["item_model"]
+                query_map = {
+                    name.removeprefix(_MAP): np.asarray(a) for name, a in arrays.items() if name.startswith(_MAP)
+                }
                 model = ItemModel(
                     arrays["item_vectors"],
                     arrays["item_biases"],
                     Normalisation(**stored["normalisation"]),
                     bool(stored["follows_first_stage"]),
+                    GatedMLP(**query_map) if query_map else None,
                 )
                 shape = (len(rows["train_queries"]), len(items))
                 rows_of, columns_of, values = (np.asarray(arrays[f"score_{p}"]) for p in ("queries", "items", "values"))
@@ -335,7 +342,7 @@ class Index:
             scorer=self._bound_scorer,
             first_stage_scores=self._first_stage_scores(queries, vectors),
             item_model=items,
-            query_vectors=vectors if items is not None and items.follows_first_stage else None,
+            query_vectors=None if items is None else items.query_vectors(vectors),
             allowed=allowed,
         )
 

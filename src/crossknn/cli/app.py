@@ -19,7 +19,7 @@ from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_fi
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
-from crossknn.factorization import CUR, MFTransductive
+from crossknn.factorization import CUR, Factorization, MFInductive, MFTransductive
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_queries
@@ -65,7 +65,12 @@ class FactorizationName(str, Enum):
     """Factorizations by name."""
 
     mf = "mf"
+    mf_ind = "mf-ind"
     cur = "cur"
+
+    def factorization(self) -> Factorization:
+        """With its own settings."""
+        return {"mf": MFTransductive, "mf-ind": MFInductive, "cur": CUR}[self.value]()
 
 
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
@@ -126,7 +131,7 @@ def build(
         int | None, typer.Option(min=0, help="Random ones: 50 per query, or 2 per item, unless given.")
     ] = None,
     factorization: Annotated[
-        FactorizationName, typer.Option(help="How item vectors are learned: mf, or cur from the plan all-items.")
+        FactorizationName, typer.Option(help="How item vectors are learned; cur needs the plan all-items.")
     ] = FactorizationName.mf,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
     dry_run: Annotated[
@@ -144,8 +149,9 @@ def build(
     """
     texts = read_items(items)
     train = list(dict.fromkeys(query.text for query in read_queries(queries))) if queries else []
-    learned = CUR() if factorization is FactorizationName.cur else MFTransductive()
-    options = BuildOptions(plan=_plan(plan, top, uniform), factorization=learned, max_calls=max_calls, seed=seed)
+    options = BuildOptions(
+        plan=_plan(plan, top, uniform), factorization=factorization.factorization(), max_calls=max_calls, seed=seed
+    )
     check_place(out_folder)
     opened, retriever = open_scorer(scorer, device, cache_file), open_first_stage(first_stage, device)
     calls = options.price(len(train), len(texts))

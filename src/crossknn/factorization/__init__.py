@@ -2,7 +2,8 @@
 
 from crossknn.factorization.base import Factorization
 from crossknn.factorization.cur import CUR
-from crossknn.factorization.item_model import ItemModel, Normalisation
+from crossknn.factorization.inductive import MFInductive
+from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
 from crossknn.factorization.transductive import MFTransductive
 
-__all__ = ["CUR", "Factorization", "ItemModel", "MFTransductive", "Normalisation"]
+__all__ = ["CUR", "Factorization", "GatedMLP", "ItemModel", "MFInductive", "MFTransductive", "Normalisation"]

@@ -13,8 +13,13 @@ from crossknn.scores.plan import Pairs
 class Factorization(Protocol):
     """Makes item vectors of scores."""
 
-    def check(self, pairs: Pairs, n_items: int) -> None:
+    def check(self, pairs: Pairs, n_items: int, *, has_vectors: bool) -> None:
         """Refuse a plan's pairs that could not be factorized, before they are paid for.
+
+        Args:
+            pairs: those to be scored.
+            n_items: of the index.
+            has_vectors: whether the first stage has vectors.
 
         Raises:
             InputError: what is missing.

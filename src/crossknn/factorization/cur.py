@@ -28,7 +28,7 @@ class CUR:
     each. Queries with fewer are passed over.
     """
 
-    def check(self, pairs: Pairs, n_items: int) -> None:
+    def check(self, pairs: Pairs, n_items: int, *, has_vectors: bool) -> None:
         """See :class:`~crossknn.factorization.Factorization`: one query at least has every item.
 
         Raises:
@@ -49,7 +49,7 @@ class CUR:
             InputError: no query has all its scores.
         """
         n_items = scores.shape[1]
-        self.check(Pairs(scores.query_indices, scores.item_indices), n_items)
+        self.check(Pairs(scores.query_indices, scores.item_indices), n_items, has_vectors=item_vectors is not None)
         dense = [cells for _, cells in scores.by_query() if len(cells) == n_items]
         rows = np.stack([scores.values[cells] for cells in dense])
         vectors = np.ascontiguousarray(rows.T, dtype=np.float32)

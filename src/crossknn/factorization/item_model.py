@@ -43,6 +43,36 @@ class Normalisation:
 
 
 @dataclass(frozen=True)
+class GatedMLP:
+    """Two layers on a frozen encoder's vectors, with a gated skip connection (paper, appendix A.2.2).
+
+    ``out = s x' + (1 - s) x`` with ``x' = W2^T gelu(W1^T x + b1) + b2`` and ``s = sigmoid(skip)``; gelu by tanh.
+
+    Attributes:
+        w1, b1: (d, h), (h,).
+        w2, b2: (h, d), (d,).
+        skip: (1,) the gate before its sigmoid.
+    """
+
+    w1: FloatArray
+    b1: FloatArray
+    w2: FloatArray
+    b2: FloatArray
+    skip: FloatArray
+
+    def apply(self, vectors: FloatArray) -> FloatArray:
+        """(n, d) vectors, one by one: a vector's result does not depend on the others."""
+        return np.array([self._apply(vector) for vector in vectors], dtype=np.float32).reshape(vectors.shape)
+
+    def _apply(self, x: FloatArray) -> FloatArray:
+        inner = np.asarray(x, dtype=np.float64) @ self.w1 + self.b1
+        active = 0.5 * inner * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
+        gate = 1 / (1 + np.exp(-float(self.skip[0])))
+        mixed: FloatArray = gate * (active @ self.w2 + self.b2) + (1 - gate) * x
+        return mixed
+
+
+@dataclass(frozen=True)
 class ItemModel:
     """Predicts a query's normalised scores of all items: ``s' = V u + c + constant``.
 
@@ -51,18 +81,30 @@ class ItemModel:
         biases: ``c`` (n_items,) float32, how much better an item scores than its vector says, for any query.
         normalisation: of CE scores.
         follows_first_stage: whether the first stage's query vectors live in the same space, and predict scores.
+        query_map: what takes them there; None if they are there as they are.
     """
 
     vectors: FloatArray
     biases: FloatArray
     normalisation: Normalisation = Normalisation()
     follows_first_stage: bool = True
+    query_map: GatedMLP | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.biases.shape != (len(self.vectors),):
             raise InputError(
                 f"item vectors of shape {self.vectors.shape} do not fit biases of shape {self.biases.shape}"
             )
+
+    def query_vectors(self, vectors: FloatArray | None) -> FloatArray | None:
+        """The query vectors ``u_param`` expected before any score is seen; None where there are none.
+
+        Args:
+            vectors: (n_queries, d) the first stage's, if it has any.
+        """
+        if vectors is None or not self.follows_first_stage:
+            return None
+        return vectors if self.query_map is None else self.query_map.apply(vectors)
 
     @classmethod
     def from_vectors(cls, vectors: FloatArray) -> ItemModel:

@@ -47,7 +47,7 @@ class MFTransductive:
         if self.sweeps < 0 or self.dimensions < 1:
             raise InputError(f"sweeps must be 0 or more and dimensions 1 or more, got {self.sweeps}, {self.dimensions}")
 
-    def check(self, pairs: Pairs, n_items: int) -> None:
+    def check(self, pairs: Pairs, n_items: int, *, has_vectors: bool) -> None:
         """See :class:`~crossknn.factorization.Factorization`: any pair will do.
 
         Raises:
@@ -71,7 +71,9 @@ class MFTransductive:
 
         Cost: no CE call. A sweep takes ``O(n_observed d min(d, cells per row))``.
         """
-        self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1])
+        self.check(
+            Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=item_vectors is not None
+        )
         normalisation, targets, start = _start(scores, item_vectors, query_vectors, self)
         factors = start
         for _ in range(self.sweeps):

@@ -1,0 +1,212 @@
+"""MF_Ind, inductive matrix factorization (paper, section 2.1 and appendix A.2.2), by torch.
+
+Two shallow networks, one for queries and one for items, on the first stage's frozen vectors. They are trained on the
+observed cells, mean of ``(s'_qi - u_q . v_i)^2`` with ``s'`` the normalised scores, and embed items and queries that
+were never scored: the choice where a plan cannot touch every item.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossknn.arrays import FloatArray
+from crossknn.errors import InputError, import_extra
+from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
+from crossknn.files import write_aside
+from crossknn.scores.matrix import ScoreMatrix
+from crossknn.scores.plan import Pairs
+
+_SIDES = ("queries", "items")
+_PARTS = ("w1", "b1", "w2", "b2", "skip")
+
+
+@dataclass(frozen=True)
+class MFInductive:
+    """MF_Ind: two gated MLPs, trained by AdamW until held-out cells stop getting better (extra ``torch``).
+
+    Attributes:
+        epochs: at most so many passes over the cells.
+        learning_rate: of AdamW, constant.
+        batch_size: cells in a step.
+        held_out: share of the cells that decides which epoch is kept; the first epoch is before any training.
+        patience: epochs without a better one before it ends.
+        hidden: width of the hidden layer as a multiple of the vectors'.
+        seed: of the start, the order and the held-out cells.
+        checkpoint: file that keeps the state after every epoch; a run that was stopped goes on from it. It is not
+            removed, and one that fits other scores or settings is refused.
+        device: of torch.
+    """
+
+    epochs: int = 20
+    learning_rate: float = 1e-3
+    batch_size: int = 1024
+    held_out: float = 0.1
+    patience: int = 3
+    hidden: int = 2
+    seed: int = 0
+    checkpoint: Path | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience", "hidden"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.held_out < 1:
+            raise InputError(f"held_out must lie between 0 and 1, got {self.held_out}")
+
+    def check(self, pairs: Pairs, n_items: int, *, has_vectors: bool) -> None:
+        """See :class:`~crossknn.factorization.Factorization`: vectors, and a pair to learn from and one held out.
+
+        Raises:
+            InputError: the first stage has no vectors, or there are fewer pairs.
+            MissingExtraError: torch is not installed.
+        """
+        import_extra("torch", "torch")
+        if not has_vectors:
+            raise InputError("MF_Ind learns from the first stage's vectors; give a dense first stage")
+        if len(pairs) < 2:
+            raise InputError("MF_Ind needs two scored pairs at least; give train queries and a plan that scores some")
+
+    def fit(
+        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+    ) -> ItemModel:
+        """See :class:`~crossknn.factorization.Factorization`.
+
+        Args:
+            scores: observed CE scores, (n_queries, n_items).
+            item_vectors: (n_items, d), needed.
+            query_vectors: (n_queries, d), needed.
+
+        Raises:
+            InputError: no vectors, or shapes that do not fit, or a checkpoint of something else.
+            MissingExtraError: torch is not installed.
+
+        Cost: no CE call.
+        """
+        pairs, given = Pairs(scores.query_indices, scores.item_indices), item_vectors is not None
+        self.check(pairs, scores.shape[1], has_vectors=given and query_vectors is not None)
+        assert item_vectors is not None  # as just checked
+        assert query_vectors is not None
+        if (len(query_vectors), len(item_vectors)) != scores.shape or query_vectors.shape[1] != item_vectors.shape[1]:
+            shapes = f"{query_vectors.shape} and {item_vectors.shape}"
+            raise InputError(f"vectors of shape {shapes} do not fit scores of shape {scores.shape}")
+        products = np.sum(query_vectors[scores.query_indices] * item_vectors[scores.item_indices], axis=1)
+        normalisation = Normalisation.matching(scores.values, products)
+        state = _trained(self, scores, normalisation.apply(scores.values), item_vectors, query_vectors)
+        of_queries, of_items = (
+            GatedMLP(**{part: state[f"{side}.{part}"].cpu().numpy() for part in _PARTS}) for side in _SIDES
+        )
+        vectors, biases = of_items.apply(item_vectors), np.zeros(len(item_vectors), dtype=np.float32)
+        return ItemModel(vectors, biases, normalisation, query_map=of_queries)
+
+
+def _trained(
+    options: MFInductive, scores: ScoreMatrix, targets: FloatArray, item_vectors: FloatArray, query_vectors: FloatArray
+) -> dict[str, Any]:
+    """Parameters of the best epoch on held-out cells."""
+    torch = import_extra("torch", "torch")
+    rng = np.random.default_rng(options.seed)
+    order = rng.permutation(len(targets))
+    n_held_out = min(max(1, round(options.held_out * len(targets))), len(targets) - 1)
+    held_out, kept = order[:n_held_out], order[n_held_out:]
+    cells = [torch.as_tensor(np.asarray(a)) for a in (scores.query_indices, scores.item_indices)]
+    values, of_items, of_queries = (
+        torch.as_tensor(np.array(a, dtype=np.float32), device=options.device)
+        for a in (targets, item_vectors, query_vectors)
+    )
+    parameters = _start(torch, item_vectors.shape[1], options)
+
+    def error(chosen: Any) -> Any:
+        u = _forward(torch, parameters, "queries", of_queries[cells[0][chosen]])
+        v = _forward(torch, parameters, "items", of_items[cells[1][chosen]])
+        return ((values[chosen] - (u * v).sum(1)) ** 2).mean()
+
+    def held_out_error() -> float:
+        with torch.no_grad():
+            parts = np.array_split(held_out, math.ceil(len(held_out) / options.batch_size))
+            return float(np.average([float(error(part)) for part in parts], weights=[len(part) for part in parts]))
+
+    def copy() -> dict[str, Any]:
+        return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    optimizer = torch.optim.AdamW(parameters.values(), lr=options.learning_rate)
+    state: dict[str, Any] = {"best": copy(), "best_error": held_out_error(), "best_epoch": 0, "epoch": 0}
+    key = _key(options, scores.values, item_vectors, query_vectors)
+    if options.checkpoint is not None and options.checkpoint.exists():
+        state = _load(torch, options.checkpoint, key)
+        optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(state["now"][name])
+    while state["epoch"] < min(options.epochs, state["best_epoch"] + options.patience):
+        state["epoch"] += 1
+        shuffled = np.random.default_rng((options.seed, state["epoch"])).permutation(kept)
+        for start in range(0, len(shuffled), options.batch_size):
+            optimizer.zero_grad()
+            error(shuffled[start : start + options.batch_size]).backward()
+            optimizer.step()
+        now = held_out_error()
+        if now < state["best_error"]:
+            state |= {"best": copy(), "best_error": now, "best_epoch": state["epoch"]}
+        if options.checkpoint is not None:
+            file = io.BytesIO()
+            torch.save({**state, "key": key, "now": copy(), "optimizer": optimizer.state_dict()}, file)
+            write_aside(options.checkpoint, file.getvalue())
+    best: dict[str, Any] = state["best"]
+    return best
+
+
+def _key(options: MFInductive, *arrays: FloatArray) -> str:
+    """Tells whether a checkpoint belongs to these scores, vectors and settings; more epochs may follow on fewer."""
+    settings = repr(replace(options, checkpoint=None, epochs=1, patience=1, device=""))
+    return " ".join(
+        [settings, *(hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16] for array in arrays)]
+    )
+
+
+def _load(torch: Any, path: Path, key: str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+        if state["key"] == key:
+            return state
+    except Exception as error:  # whatever torch says of a file that is none of its own
+        raise InputError(f"{path} is no checkpoint of MF_Ind ({error}); name another file") from error
+    raise InputError(f"{path} is a checkpoint of other scores, vectors or settings; remove it, or name another file")
+
+
+def _start(torch: Any, d: int, options: MFInductive) -> dict[str, Any]:
+    """Both networks at random, their gates nearly shut: at first, vectors are almost what they were."""
+    generator = torch.Generator().manual_seed(options.seed)
+    h = options.hidden * d
+
+    def uniform(*shape: int, fan_in: int) -> Any:
+        return ((2 * torch.rand(*shape, generator=generator) - 1) / math.sqrt(fan_in)).to(options.device)
+
+    parameters: dict[str, Any] = {}
+    for side in _SIDES:
+        parts = {
+            "w1": uniform(d, h, fan_in=d),
+            "b1": uniform(h, fan_in=d),
+            "w2": uniform(h, d, fan_in=h),
+            "b2": uniform(d, fan_in=h),
+            "skip": torch.tensor([-5.0], device=options.device),
+        }
+        parameters |= {f"{side}.{part}": value.requires_grad_() for part, value in parts.items()}
+    return parameters
+
+
+def _forward(torch: Any, parameters: dict[str, Any], side: str, x: Any) -> Any:
+    """What :class:`~crossknn.factorization.GatedMLP` computes."""
+    w1, b1, w2, b2, skip = (parameters[f"{side}.{part}"] for part in _PARTS)
+    inner = torch.nn.functional.gelu(x @ w1 + b1, approximate="tanh")
+    gate = torch.sigmoid(skip)
+    return gate * (inner @ w2 + b2) + (1 - gate) * x
