@@ -70,7 +70,12 @@ class FactorizationName(str, Enum):
 
     def factorization(self) -> Factorization:
         """With its own settings."""
-        return {"mf": MFTransductive, "mf-ind": MFInductive, "cur": CUR}[self.value]()
+        made: dict[FactorizationName, Factorization] = {
+            FactorizationName.mf: MFTransductive(),
+            FactorizationName.mf_ind: MFInductive(),
+            FactorizationName.cur: CUR(),
+        }
+        return made[self]
 
 
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
