@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from crossknn.errors import CrossKNNError, CrossKNNWarning
-from crossknn.factorization import CUR, MFInductive, MFTransductive
+from crossknn.factorization import CUR, Distillation, MFInductive, MFTransductive
 from crossknn.first_stage import (
     BM25,
     Dense,
@@ -33,6 +33,7 @@ __all__ = [
     "CrossKNNError",
     "CrossKNNWarning",
     "Dense",
+    "Distillation",
     "FunctionScorer",
     "GivenVectors",
     "Hit",

@@ -93,7 +93,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(tmp_path: P
         parted = replace(OPTIONS, epochs=epochs, checkpoint=tmp_path / "mf.pt").fit(scores, **vectors)
     np.testing.assert_array_equal(parted.vectors, whole.vectors)
     other = replace(OPTIONS, checkpoint=tmp_path / "mf.pt", seed=2)
-    with pytest.raises(InputError, match="other scores, vectors or settings"):
+    with pytest.raises(InputError, match="checkpoint of other scores"):
         other.fit(scores, **vectors)
     (tmp_path / "mf.pt").write_bytes(b"nothing")
     with pytest.raises(InputError, match="no checkpoint"):

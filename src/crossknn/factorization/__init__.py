@@ -2,8 +2,18 @@
 
 from crossknn.factorization.base import Factorization
 from crossknn.factorization.cur import CUR
+from crossknn.factorization.distillation import Distillation
 from crossknn.factorization.inductive import MFInductive
 from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
 from crossknn.factorization.transductive import MFTransductive
 
-__all__ = ["CUR", "Factorization", "GatedMLP", "ItemModel", "MFInductive", "MFTransductive", "Normalisation"]
+__all__ = [
+    "CUR",
+    "Distillation",
+    "Factorization",
+    "GatedMLP",
+    "ItemModel",
+    "MFInductive",
+    "MFTransductive",
+    "Normalisation",
+]

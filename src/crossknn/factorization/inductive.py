@@ -8,7 +8,6 @@ were never scored: the choice where a plan cannot touch every item.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +17,8 @@ import numpy as np
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError, import_extra
+from crossknn.factorization.checkpoints import load_checkpoint, save_checkpoint
 from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
-from crossknn.files import write_aside
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
 
@@ -142,7 +141,7 @@ def _trained(
     state: dict[str, Any] = {"best": copy(), "best_error": held_out_error(), "best_epoch": 0, "epoch": 0}
     key = _key(options, scores.values, item_vectors, query_vectors)
     if options.checkpoint is not None and options.checkpoint.exists():
-        state = _load(torch, options.checkpoint, key)
+        state = load_checkpoint(torch, options.checkpoint, key)
         optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for name, parameter in parameters.items():
@@ -158,9 +157,9 @@ def _trained(
         if now < state["best_error"]:
             state |= {"best": copy(), "best_error": now, "best_epoch": state["epoch"]}
         if options.checkpoint is not None:
-            file = io.BytesIO()
-            torch.save({**state, "key": key, "now": copy(), "optimizer": optimizer.state_dict()}, file)
-            write_aside(options.checkpoint, file.getvalue())
+            save_checkpoint(
+                torch, options.checkpoint, key, {**state, "now": copy(), "optimizer": optimizer.state_dict()}
+            )
     best: dict[str, Any] = state["best"]
     return best
 
@@ -171,16 +170,6 @@ def _key(options: MFInductive, *arrays: FloatArray) -> str:
     return " ".join(
         [settings, *(hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16] for array in arrays)]
     )
-
-
-def _load(torch: Any, path: Path, key: str) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
-        if state["key"] == key:
-            return state
-    except Exception as error:  # whatever torch says of a file that is none of its own
-        raise InputError(f"{path} is no checkpoint of MF_Ind ({error}); name another file") from error
-    raise InputError(f"{path} is a checkpoint of other scores, vectors or settings; remove it, or name another file")
 
 
 def _start(torch: Any, d: int, options: MFInductive) -> dict[str, Any]:
