@@ -382,9 +382,8 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--wordnet", type=Path, required=True, help="folder with WordNet's data.noun and so on")
     parser.add_argument("--out", type=Path, required=True, help="where checkpoints and the model go")
-    parser.add_argument(
-        "--weights", type=Path, help="go on with the last pass from these (weights.safetensors of the one before)"
-    )
+    parser.add_argument("--weights", type=Path, help="go on from these (weights.safetensors of an earlier run)")
+    parser.add_argument("--from-pass", type=int, default=1, help="with --weights: the pass that comes next")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -392,13 +391,12 @@ def main() -> None:
     trainer.opinions()  # while the model is still the base model
     if args.weights:
         trainer.load_weights(args.weights)
-        trainer.train_cross_encoder(len(trainer.recipe.passes))
     else:
         report_encoder(trainer)
         trainer.train_encoder()
         report_encoder(trainer)
-        for number in range(1, len(trainer.recipe.passes) + 1):
-            trainer.train_cross_encoder(number)
+    for number in range(args.from_pass, len(trainer.recipe.passes) + 1):
+        trainer.train_cross_encoder(number)
     trainer.save()
 
 
