@@ -72,6 +72,7 @@ class Recipe:
         Pass(500, 4e-5, (0.70, 0.20, 0.10), real_only=False),
         Pass(1300, 4e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5),
         Pass(1800, 6e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5),
+        Pass(1300, 6e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5),
     )
     queries_per_step: int = 16
     near: int = 8
