@@ -9,8 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.demo  ## Build an index of ICD-10-CM with a real cross-encoder and answer from it
 	$(BIN)/crossknn demo
 
-test: $(VENV)/.dev lint  ## Lint, types and tests, without torch
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev lint  ## Lint, types and tests, without torch; what needs torch is not covered here
+	$(BIN)/python -m pytest --cov=crossknn --cov-fail-under=90
 
 test-torch: $(VENV)/.torch  ## The tests that need torch and sentence-transformers
 	$(BIN)/python -m pytest -m torch

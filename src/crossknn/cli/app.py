@@ -158,7 +158,8 @@ def build(
         plan=_plan(plan, top, uniform), factorization=factorization.factorization(), max_calls=max_calls, seed=seed
     )
     check_place(out_folder)
-    opened, retriever = open_scorer(scorer, device, cache_file), open_first_stage(first_stage, device)
+    cached = None if dry_run else cache_file  # scores that are there already would make the trial too quick
+    opened, retriever = open_scorer(scorer, device, cached), open_first_stage(first_stage, device)
     calls = options.price(len(train), len(texts))
     if dry_run:
         _say_price(opened, train, list(texts.values()), calls)
