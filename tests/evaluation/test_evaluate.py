@@ -3,9 +3,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crossknn import AXN, CachedScorer, Dense, FunctionScorer, GivenVectors, Index, Rerank
+from crossknn import (
+    AXN,
+    BM25,
+    CUR,
+    AllItems,
+    BuildOptions,
+    CachedScorer,
+    Dense,
+    FunctionScorer,
+    GivenVectors,
+    Index,
+    Rerank,
+)
 from crossknn.errors import InputError
-from crossknn.evaluation import EvaluationOptions, evaluate
+from crossknn.evaluation import EvaluationOptions, System, evaluate
+from crossknn.search import adacur
 
 N_QUERIES, N_ITEMS, D = 12, 80, 6
 
@@ -109,3 +122,35 @@ def test_train_queries_are_refused(problem, tmp_path: Path) -> None:
     trained = Index.build(index.items, scorer=index.scorer, first_stage=index.first_stage, queries=queries[:3])
     with pytest.raises(InputError, match="3 of the queries are train queries"):
         evaluate(trained, queries, folder=tmp_path)
+
+
+def test_systems_over_indexes_of_their_own_are_compared_in_one_run(problem, tmp_path: Path) -> None:
+    index, queries, _scores, _ = problem
+    train, test = queries[:6], queries[6:]
+    by_name = BM25()
+    dense = BuildOptions(plan=AllItems(), factorization=CUR())
+    cur = Index.build(index.items, scorer=index.scorer, first_stage=by_name, queries=train, options=dense)
+    methods = {"rerank": Rerank(), "adacur": System(cur, adacur(2)), "bm25": System(cur, Rerank())}
+    options = EvaluationOptions(ks=(5,), budgets=(16,), methods=methods)
+    report = evaluate(index, test, folder=tmp_path, options=options)
+    cells = {cell.method: cell for cell in report.cells}
+    assert [cell.offline_calls for cell in report.cells] == [0, 6 * N_ITEMS, 6 * N_ITEMS]
+    assert cells["adacur"].recall[5].mean == 1.0  # six rows determine scores of rank six
+    assert cells["bm25"].recall[5].mean < cells["rerank"].recall[5].mean
+    assert report.context["offline_calls"] == {"rerank": 0, "adacur": 6 * N_ITEMS, "bm25": 6 * N_ITEMS}
+    assert report.context["first_stage"]["adacur"] == by_name.fingerprint
+    with pytest.raises(InputError, match="train queries of an index"):
+        evaluate(index, queries, folder=tmp_path / "other", options=options)
+    others = Index.build(index.items[::-1], scorer=index.scorer, first_stage=by_name)
+    for system, message in (
+        (System(others, Rerank()), "other items"),
+        (System(_with_other_scorer(index), Rerank()), "scorer"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate(index, test, folder=tmp_path / "other", options=EvaluationOptions(methods={"x": system}))
+
+
+def _with_other_scorer(index: Index) -> Index:
+    return Index.build(
+        index.items, scorer=FunctionScorer(lambda pairs: [0.0] * len(pairs), name="o"), first_stage=BM25()
+    )

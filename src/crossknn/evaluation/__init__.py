@@ -4,6 +4,7 @@ from crossknn.evaluation.evaluate import EvaluationOptions, default_methods, eva
 from crossknn.evaluation.ground_truth import exact_scores
 from crossknn.evaluation.measures import paired_interval, top_k_recall
 from crossknn.evaluation.origins import Origins, RankBucket
+from crossknn.evaluation.replay import System
 from crossknn.evaluation.report import Cell, Report, Seconds
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "RankBucket",
     "Report",
     "Seconds",
+    "System",
     "default_methods",
     "evaluate",
     "exact_scores",

@@ -16,7 +16,7 @@ from crossknn.errors import InputError
 from crossknn.evaluation.ground_truth import exact_scores
 from crossknn.evaluation.measures import Interval, paired_interval, top_item_is_right, top_k_recall
 from crossknn.evaluation.origins import bucket_ends, origins
-from crossknn.evaluation.replay import Replayed, replay
+from crossknn.evaluation.replay import Replayed, System, replay
 from crossknn.evaluation.report import Cell, Report, Seconds
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer
@@ -27,7 +27,7 @@ _ORIGINS_OF_TOP = 10
 """The origins are those of the largest k measured up to here."""
 
 
-def default_methods() -> dict[str, SearchMethod]:
+def default_methods() -> dict[str, SearchMethod | System]:
     """Retrieve-and-rerank as the baseline, AXN as in the paper, and as it is by default."""
     return {name: METHODS[name] for name in ("rerank", "axn-paper", "axn")}
 
@@ -39,13 +39,14 @@ class EvaluationOptions:
     Attributes:
         ks: Top-k-Recall is measured for these k.
         budgets: CE calls per query; each is a run of its own. A k above a budget is not reported there.
-        methods: name to method; the first is the baseline of the gains.
+        methods: name to method, or to a :class:`System` over another index; the first is the baseline of the gains, and
+            its first stage is the one that ranks are told by.
         seed: of the bootstrap.
     """
 
     ks: Sequence[int] = (1, 10, 100)
     budgets: Sequence[int] = (50, 100, 200, 500)
-    methods: Mapping[str, SearchMethod] = field(default_factory=default_methods)
+    methods: Mapping[str, SearchMethod | System] = field(default_factory=default_methods)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,8 +73,8 @@ def evaluate(
     CE call of their own; time is the overhead measured plus calls at the rate the ground truth was scored at.
 
     Args:
-        index: what is searched.
-        queries: query texts, all different, none of them a train query of the index.
+        index: what is searched, where a method is no system of its own.
+        queries: query texts, all different, none of them a train query of an index.
         folder: keeps the ground truth.
         labels: the id of the right item for each query, for task accuracy. Items with the same text count as right too.
         options: what is measured.
@@ -85,7 +86,11 @@ def evaluate(
     Cost: ``len(queries) * len(index)`` CE calls, less those that are in the folder.
     """
     options = options or EvaluationOptions()
-    _check(index, queries, labels, options)
+    systems = {
+        name: method if isinstance(method, System) else System(index, method)
+        for name, method in options.methods.items()
+    }
+    _check(index, queries, labels, options, systems)
     right = None if labels is None else _right_items(index, labels)
     exact, calls_per_second = _ground_truth(index, queries, folder, progress)
     everything = np.broadcast_to(np.arange(len(index)), exact.shape)
@@ -95,29 +100,42 @@ def evaluate(
         n_items=len(index),
         exact_accuracy=_accuracy(exact, everything, right, options.seed),
         calls_per_second=calls_per_second,
-        cells=_cells(replay(index, queries, exact, options.methods, options.budgets), exact, right, options),
-        context=_context(index, options),
+        cells=_cells(replay(systems, queries, exact, options.budgets), exact, right, options, systems),
+        context=_context(index, options, systems),
     )
 
 
-def _check(index: Index, queries: Sequence[str], labels: Sequence[str] | None, options: EvaluationOptions) -> None:
+def _check(
+    index: Index,
+    queries: Sequence[str],
+    labels: Sequence[str] | None,
+    options: EvaluationOptions,
+    systems: Mapping[str, System],
+) -> None:
     if not queries:
         raise InputError("there are no queries to evaluate on")
     if len(set(queries)) != len(queries):
         raise InputError("some queries stand twice; each must be measured once")
-    if trained := set(queries) & set(index.train_queries):
+    if trained := set(queries) & {query for system in systems.values() for query in system.index.train_queries}:
         raise InputError(
-            f"{len(trained)} of the queries are train queries of the index ({next(iter(trained))!r}, ...); "
+            f"{len(trained)} of the queries are train queries of an index ({next(iter(trained))!r}, ...); "
             "figures on them would flatter"
         )
     if labels is not None and len(labels) != len(queries):
         raise InputError(f"there are {len(queries)} queries, but {len(labels)} labels")
-    for name, method in options.methods.items():
-        if isinstance(method, AXN) and method.rounds > 1 and index.item_model is None:
+    for name, system in systems.items():
+        if system.index.items != index.items or system.index.item_ids != index.item_ids:
+            raise InputError(f"{name} searches other items; all systems of an evaluation need the same, in one order")
+        if system.index.scorer.fingerprint != index.scorer.fingerprint:
+            raise InputError(
+                f"{name} was built with the scorer {system.index.scorer.fingerprint}, not {index.scorer.fingerprint}"
+            )
+        method = system.method
+        if isinstance(method, AXN) and method.rounds > 1 and system.index.item_model is None:
             raise InputError(
                 f"{name} needs item vectors; build with train queries or a dense first stage, or leave it out"
             )
-        if isinstance(method, AXN) and method.mixing > 0 and index.task([queries[0]]).query_vectors is None:
+        if isinstance(method, AXN) and method.mixing > 0 and system.index.task([queries[0]]).query_vectors is None:
             raise InputError(f"{name} mixes in query vectors, which need a dense first stage; set mixing=0")
     if min(options.ks) > len(index):
         raise InputError(f"the smallest k is {min(options.ks)}, but the index holds {len(index)} items")
@@ -156,7 +174,11 @@ def _cache_hits(index: Index) -> int:
 
 
 def _cells(
-    replayed: Replayed, exact: FloatArray, right: list[BoolArray] | None, options: EvaluationOptions
+    replayed: Replayed,
+    exact: FloatArray,
+    right: list[BoolArray] | None,
+    options: EvaluationOptions,
+    systems: Mapping[str, System],
 ) -> list[Cell]:
     """Measure every run, and compare it with the baseline's at the same budget."""
     n_items, seed = exact.shape[1], options.seed
@@ -177,7 +199,8 @@ def _cells(
                 gain={k: paired_interval(values, baseline[k], seed=seed) for k, values in measured.items()},
                 origins=None if k is None else origins(exact, run.scored, replayed.first_stage_ranks, k, ends),
                 accuracy=_accuracy(run.scores, run.scored, right, seed),
-                seconds=Seconds(replayed.first_stage_seconds, run.fit_seconds, run.retrieve_seconds),
+                seconds=Seconds(run.first_stage_seconds, run.fit_seconds, run.retrieve_seconds),
+                offline_calls=systems[method].offline_calls,
             )
         )
     return cells
@@ -194,13 +217,18 @@ def _accuracy(scores: FloatArray, indices: IntArray, right: list[BoolArray] | No
     return paired_interval(np.array([top_item_is_right(*row) for row in rows]), seed=seed)
 
 
-def _context(index: Index, options: EvaluationOptions) -> dict[str, Any]:
+def _context(index: Index, options: EvaluationOptions, systems: Mapping[str, System]) -> dict[str, Any]:
     return {
         "crossknn": version("crossknn"),
         "scorer": str(index.scorer.fingerprint),
-        "first_stage": index.first_stage.fingerprint,
-        "train_queries": len(index.train_queries),
-        "offline_calls": 0 if index.train_scores is None else len(index.train_scores.values),
-        "methods": {name: repr(method) for name, method in options.methods.items()},
+        "first_stage": _shared({name: system.index.first_stage.fingerprint for name, system in systems.items()}),
+        "train_queries": _shared({name: len(system.index.train_queries) for name, system in systems.items()}),
+        "offline_calls": _shared({name: system.offline_calls for name, system in systems.items()}),
+        "methods": {name: repr(system.method) for name, system in systems.items()},
         "seed": options.seed,
     }
+
+
+def _shared(values: Mapping[str, Any]) -> Any:
+    """What all systems have in common as it is, and what tells them apart by system."""
+    return next(iter(values.values())) if len(set(values.values())) == 1 else dict(values)

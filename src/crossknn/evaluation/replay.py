@@ -12,84 +12,96 @@ from crossknn.arrays import FloatArray, IntArray
 from crossknn.evaluation.origins import first_stage_ranks
 from crossknn.index import Index
 from crossknn.scorers import ReplayScorer
-from crossknn.search import Progress, SearchMethod, Task, run_rounds
+from crossknn.search import Progress, SearchMethod, run_rounds
 
 _QUERIES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
+class System:
+    """A search method over an index of its own: the same items and scorer, but another first stage or other vectors."""
+
+    index: Index
+    method: SearchMethod
+
+    @property
+    def offline_calls(self) -> int:
+        """CE calls that the index was learned from."""
+        return 0 if self.index.train_scores is None else len(self.index.train_scores.values)
+
+
+@dataclass(frozen=True)
 class Run:
-    """One method at one budget.
+    """One system at one budget.
 
     Attributes:
         scored: (n_queries, n_scored) items scored.
         scores: (n_queries, n_scored) their CE scores.
+        first_stage_seconds: per query, its embedding and the cheap scores of all items.
         fit_seconds: per query, fitting its vector.
         retrieve_seconds: per query, choosing the items to score.
     """
 
     scored: IntArray
     scores: FloatArray
+    first_stage_seconds: float
     fit_seconds: float
     retrieve_seconds: float
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """All methods at all budgets.
+    """All systems at all budgets.
 
     Attributes:
-        runs: (method, budget) to what it did.
-        first_stage_ranks: (n_queries, n_items) from 1.
-        first_stage_seconds: per query, its embedding and the cheap scores of all items; every run begins with it.
+        runs: (system, budget) to what it did.
+        first_stage_ranks: (n_queries, n_items) from 1, by the first system's first stage.
     """
 
     runs: dict[tuple[str, int], Run]
     first_stage_ranks: IntArray
-    first_stage_seconds: float
 
 
 def replay(
-    index: Index, queries: Sequence[str], exact: FloatArray, methods: Mapping[str, SearchMethod], budgets: Sequence[int]
+    systems: Mapping[str, System], queries: Sequence[str], exact: FloatArray, budgets: Sequence[int]
 ) -> Replayed:
-    """Run every method at every budget on stored scores.
+    """Run every system at every budget on stored scores.
 
     Args:
-        index: what is searched.
+        systems: name to system, at least one, all over the same items.
         queries: query texts, at least one.
         exact: (n_queries, n_items) their CE scores.
-        methods: name to method.
         budgets: CE calls per query; each is a run of its own.
 
     Cost: no CE call.
     """
-    scorer = ReplayScorer(exact, queries, index.items)
-    batches: dict[tuple[str, int], list[Run]] = {(name, budget): [] for budget in budgets for name in methods}
+    first_index = next(iter(systems.values())).index
+    scorer = ReplayScorer(exact, queries, first_index.items)
+    indexes = {id(system.index): system.index for system in systems.values()}
+    batches: dict[tuple[str, int], list[Run]] = {(name, budget): [] for budget in budgets for name in systems}
     ranks = np.empty(exact.shape, dtype=np.int64)
-    _warm_up(replace(index.task(queries[:1]), scorer=scorer), methods, min(budgets))
-    seconds = 0.0
+    for system in systems.values():  # what libraries do only once is no query's time
+        run_rounds(system.method, replace(system.index.task(queries[:1]), scorer=scorer), min(budgets))
     for first in range(0, len(queries), _QUERIES_AT_ONCE):
         some = queries[first : first + _QUERIES_AT_ONCE]
-        start = time.perf_counter()
-        task = index.task(some)
-        seconds += time.perf_counter() - start
-        ranks[first : first + len(some)] = [first_stage_ranks(scores) for scores in task.first_stage_scores]
-        replayed = replace(task, scorer=scorer)
+        tasks, seconds = {}, {}
+        for key, index in indexes.items():
+            start = time.perf_counter()
+            tasks[key] = replace(index.task(some), scorer=scorer)
+            seconds[key] = (time.perf_counter() - start) / len(some)
+        by_first_stage = tasks[id(first_index)].first_stage_scores
+        ranks[first : first + len(some)] = [first_stage_ranks(scores) for scores in by_first_stage]
         for (name, budget), done in batches.items():
-            done.append(_run(run_rounds(methods[name], replayed, budget)))
-    return Replayed({key: _joined(done) for key, done in batches.items()}, ranks, seconds / len(queries))
+            key = id(systems[name].index)
+            done.append(_run(run_rounds(systems[name].method, tasks[key], budget), seconds[key]))
+    return Replayed({key: _joined(done) for key, done in batches.items()}, ranks)
 
 
-def _warm_up(task: Task, methods: Mapping[str, SearchMethod], budget: int) -> None:
-    """What libraries do only once is no query's time."""
-    for method in methods.values():
-        run_rounds(method, task, budget)
-
-
-def _run(progress: Progress) -> Run:
+def _run(progress: Progress, first_stage_seconds: float) -> Run:
     return Run(
         scored=progress.indices,
         scores=progress.scores,
+        first_stage_seconds=first_stage_seconds,
         fit_seconds=sum(cost.solve_seconds for cost in progress.rounds),
         retrieve_seconds=sum(cost.retrieve_seconds for cost in progress.rounds),
     )
@@ -98,9 +110,14 @@ def _run(progress: Progress) -> Run:
 def _joined(batches: list[Run]) -> Run:
     """Batches of queries as one run."""
     n_queries = [len(batch.scored) for batch in batches]
+
+    def mean(seconds: list[float]) -> float:
+        return float(np.average(seconds, weights=n_queries))
+
     return Run(
         scored=np.vstack([batch.scored for batch in batches]),
         scores=np.vstack([batch.scores for batch in batches]),
-        fit_seconds=float(np.average([batch.fit_seconds for batch in batches], weights=n_queries)),
-        retrieve_seconds=float(np.average([batch.retrieve_seconds for batch in batches], weights=n_queries)),
+        first_stage_seconds=mean([batch.first_stage_seconds for batch in batches]),
+        fit_seconds=mean([batch.fit_seconds for batch in batches]),
+        retrieve_seconds=mean([batch.retrieve_seconds for batch in batches]),
     )

@@ -53,6 +53,7 @@ class Cell:
             that was measured; None where no k fits the budget.
         accuracy: share of queries whose best item is right; None without labels.
         seconds: time per query beside the CE calls.
+        offline_calls: CE calls that its index was learned from.
     """
 
     method: str
@@ -62,6 +63,7 @@ class Cell:
     origins: Origins | None
     accuracy: Interval | None
     seconds: Seconds
+    offline_calls: int = 0
 
 
 @dataclass(frozen=True)
