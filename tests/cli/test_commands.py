@@ -250,6 +250,12 @@ def test_services_are_named_by_kind_and_model(spec: str, api: RerankAPI, monkeyp
     assert scorer._client.api.api_key == "sk-secret"  # type: ignore[attr-defined]
 
 
+def test_a_key_is_not_sent_to_an_address_that_only_an_index_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CROSSKNN_API_KEY", "sk-secret")
+    scorer = open_scorer("vllm:http://host:8000#bge", named=False)
+    assert scorer._client.api.api_key is None  # type: ignore[attr-defined]
+
+
 def test_a_service_needs_a_model_and_an_address() -> None:
     for spec, message in (("vllm:http://host:8000", "name of the model"), ("tei:localhost", "url must be like")):
         with pytest.raises(InputError, match=message):

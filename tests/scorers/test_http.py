@@ -278,6 +278,13 @@ def test_what_brings_no_scores_is_an_error_that_says_what_to_do(
     assert len(service.asked) == n_requests
 
 
+def test_a_redirect_is_not_followed_since_it_would_take_key_and_texts_elsewhere(service: Service) -> None:
+    service.faults.append((307, b"", {"Location": f"{service.url}/elsewhere"}))
+    with pytest.raises(ScorerError, match="307"):
+        one_pair(VLLM(service.url, model="m", api_key=KEY))
+    assert [path for path, _ in service.asked] == ["/rerank"]
+
+
 def test_an_index_twice_is_an_error(service: Service) -> None:
     scorer = HTTPScorer(TEI(service.url))
     service.faults.append((200, [{"index": 1, "score": 2.5}, {"index": 1, "score": 2.0}]))

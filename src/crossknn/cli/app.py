@@ -362,11 +362,12 @@ def _within(budgets: list[int], n_items: int) -> list[int]:
 
 def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str, cache_file: Path | None) -> Index:
     remembered = read_manifest(folder)["config"].get("notes", {})
+    named = scorer is not None
     scorer, first_stage = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
     if scorer is None or first_stage is None:
         raise InputError(f"{folder} does not say what it was built with; name --scorer and --first-stage")
     try:
-        models = open_scorer(scorer, device, cache_file), open_first_stage(first_stage, device)
+        models = open_scorer(scorer, device, cache_file, named=named), open_first_stage(first_stage, device)
     except InputError as error:
         raise InputError(
             f"{error} (the index remembers it; name --scorer or --first-stage where it has moved)"

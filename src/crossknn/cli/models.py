@@ -30,18 +30,24 @@ FIRST_STAGE_HELP = (
 )
 
 
-def open_scorer(spec: str, device: str = "cpu", cache: Path | None = None) -> Scorer:
+def open_scorer(spec: str, device: str = "cpu", cache: Path | None = None, *, named: bool = True) -> Scorer:
     """The scorer that a ``--scorer`` names, its scores kept in a cache if there is one.
+
+    Args:
+        spec: the name.
+        device: where a model runs.
+        cache: file of the cache.
+        named: whether the user gave the name just now. A key is never sent to an address that only an index names.
 
     Raises:
         InputError: the name fits nothing.
         MissingExtraError: an optional dependency is missing.
     """
-    scorer = _open_scorer(spec, device)
+    scorer = _open_scorer(spec, device, named=named)
     return scorer if cache is None else CachedScorer(scorer, cache)
 
 
-def _open_scorer(spec: str, device: str) -> Scorer:
+def _open_scorer(spec: str, device: str, *, named: bool) -> Scorer:
     kind, _, name = spec.partition(":")
     if spec == "demo":
         return OnnxScorer(demo_folder("cross_encoder"), OnnxOptions(device=device))
@@ -50,7 +56,7 @@ def _open_scorer(spec: str, device: str) -> Scorer:
     if kind == "python" and name:
         return _python_scorer(name)
     if kind in ("tei", "vllm", "cohere", "jina") and name:
-        return _service(kind, name)
+        return _service(kind, name, named=named)
     if Path(spec).is_dir():
         return OnnxScorer(spec, OnnxOptions(device=device))
     raise InputError(
@@ -95,10 +101,10 @@ def demo_folder(model: str) -> Path:
     return Path(demo.MODELS) / model
 
 
-def _service(kind: str, name: str) -> Scorer:
+def _service(kind: str, name: str, *, named: bool) -> Scorer:
     from crossknn.scorers import http  # its HTTP library takes a moment to import
 
-    key = os.environ.get("CROSSKNN_API_KEY")
+    key = os.environ.get("CROSSKNN_API_KEY") if named or kind in ("cohere", "jina") else None
     url, _, model = name.partition("#")
     if kind == "vllm" and not model:
         raise InputError(f"vllm needs the name of the model too: vllm:{url}#MODEL")

@@ -35,7 +35,7 @@ def load_checkpoint(torch: Any, path: Path, key: str) -> dict[str, Any]:
         InputError: no checkpoint, or one of something else.
     """
     try:
-        state: dict[str, Any] = torch.load(path, weights_only=True)
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         known = state["key"]
     except Exception as error:  # whatever torch says of a file that is none of its own
         raise InputError(

@@ -135,7 +135,9 @@ class Distillation:
         if self.checkpoint is None:
             return ""
         settings = repr(replace(self, checkpoint=None, epochs=1))
-        cells = hashlib.sha256(scores.values.tobytes() + scores.item_indices.tobytes()).hexdigest()
+        cells = hashlib.sha256(
+            scores.values.tobytes() + scores.query_indices.tobytes() + scores.item_indices.tobytes()
+        ).hexdigest()
         return " ".join([settings, digest_weights(model), digest_texts(queries), digest_texts(items), cells])
 
     def _resume(self, torch: Any, model: Any, optimizer: Any, key: str) -> int:

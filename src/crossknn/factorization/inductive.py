@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from crossknn.arrays import FloatArray
+from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, import_extra
 from crossknn.factorization.checkpoints import load_checkpoint, save_checkpoint
 from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
@@ -139,7 +139,7 @@ def _trained(
 
     optimizer = torch.optim.AdamW(parameters.values(), lr=options.learning_rate)
     state: dict[str, Any] = {"best": copy(), "best_error": held_out_error(), "best_epoch": 0, "epoch": 0}
-    key = _key(options, scores.values, item_vectors, query_vectors)
+    key = _key(options, scores.values, scores.query_indices, scores.item_indices, item_vectors, query_vectors)
     if options.checkpoint is not None and options.checkpoint.exists():
         state = load_checkpoint(torch, options.checkpoint, key)
         optimizer.load_state_dict(state["optimizer"])
@@ -164,7 +164,7 @@ def _trained(
     return best
 
 
-def _key(options: MFInductive, *arrays: FloatArray) -> str:
+def _key(options: MFInductive, *arrays: FloatArray | IntArray) -> str:
     """Tells whether a checkpoint belongs to these scores, vectors and settings; more epochs may follow on fewer."""
     settings = repr(replace(options, checkpoint=None, epochs=1, patience=1, device=""))
     return " ".join(

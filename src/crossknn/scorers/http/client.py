@@ -119,7 +119,7 @@ class Client:
 
     def _send(self, method: str, url: str, body: dict[str, Any] | None, stop: Event) -> urllib3.BaseHTTPResponse:
         try:
-            return self._pool.request(method, url, json=body, retries=_Retry.of(self._options, stop))
+            return self._pool.request(method, url, json=body, retries=_Retry.of(self._options, stop), redirect=False)
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) and error.reason else error
             raise ScorerError(f"{url} {self._no_answer(reason)}") from error

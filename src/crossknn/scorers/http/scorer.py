@@ -132,8 +132,8 @@ def _at_once(work: Callable[[Job, Event], Result], jobs: Sequence[Job], n_thread
             try:
                 done.put((n, work(job, stop), None))
             except BaseException as error:  # noqa: BLE001 (raised where the results are awaited)
+                done.put((n, None, error))  # before the others hear of it: the first error is the one that is told
                 stop.set()
-                done.put((n, None, error))
 
     for numbered in enumerate(jobs):
         waiting.put(numbered)
