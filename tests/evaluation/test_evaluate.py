@@ -18,7 +18,7 @@ from crossknn import (
 )
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, System, evaluate
-from crossknn.search import adacur
+from crossknn.search import METHODS, adacur
 
 N_QUERIES, N_ITEMS, D = 12, 80, 6
 
@@ -154,3 +154,12 @@ def _with_other_scorer(index: Index) -> Index:
     return Index.build(
         index.items, scorer=FunctionScorer(lambda pairs: [0.0] * len(pairs), name="o"), first_stage=BM25()
     )
+
+
+def test_a_method_that_lacks_something_says_so_before_the_ground_truth_is_paid_for(problem, tmp_path: Path) -> None:
+    index, queries, _, calls = problem
+    by_name = Index.build(index.items, scorer=index.scorer, first_stage=BM25())
+    options = EvaluationOptions(ks=(1,), budgets=(10,), methods={"rerank": Rerank(), "tour": METHODS["tour-ce"]})
+    with pytest.raises(InputError, match="dense first stage"):
+        evaluate(by_name, queries, folder=tmp_path, options=options)
+    assert not calls

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from crossknn.evaluation.report import Cell, Report, Seconds
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import AXN, METHODS, SearchMethod
+from crossknn.search import AXN, METHODS, SearchMethod, run_rounds
 
 _ORIGINS_OF_TOP = 10
 """The origins are those of the largest k measured up to here."""
@@ -137,8 +137,17 @@ def _check(
             )
         if isinstance(method, AXN) and method.mixing > 0 and system.index.task([queries[0]]).query_vectors is None:
             raise InputError(f"{name} mixes in query vectors, which need a dense first stage; set mixing=0")
+        trial = replace(system.index.task(queries[:1]), scorer=_NoScorer())
+        run_rounds(method, trial, min(*options.budgets, len(index)))
     if min(options.ks) > len(index):
         raise InputError(f"the smallest k is {min(options.ks)}, but the index holds {len(index)} items")
+
+
+class _NoScorer:
+    """Stands in for the cross-encoder where a method is only tried: whatever it needs and lacks, it says at once."""
+
+    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        return np.zeros(len(item_indices))
 
 
 def _right_items(index: Index, labels: Sequence[str]) -> list[BoolArray]:
