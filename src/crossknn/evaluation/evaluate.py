@@ -21,7 +21,7 @@ from crossknn.evaluation.report import Cell, Report, Seconds
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import AXN, METHODS, SearchMethod, run_rounds
+from crossknn.search import METHODS, SearchMethod, run_rounds
 
 _ORIGINS_OF_TOP = 10
 """The origins are those of the largest k measured up to here."""
@@ -130,15 +130,11 @@ def _check(
             raise InputError(
                 f"{name} was built with the scorer {system.index.scorer.fingerprint}, not {index.scorer.fingerprint}"
             )
-        method = system.method
-        if isinstance(method, AXN) and method.rounds > 1 and system.index.item_model is None:
-            raise InputError(
-                f"{name} needs item vectors; build with train queries or a dense first stage, or leave it out"
-            )
-        if isinstance(method, AXN) and method.mixing > 0 and system.index.task([queries[0]]).query_vectors is None:
-            raise InputError(f"{name} mixes in query vectors, which need a dense first stage; set mixing=0")
         trial = replace(system.index.task(queries[:1]), scorer=_NoScorer())
-        run_rounds(method, trial, min(*options.budgets, len(index)))
+        try:
+            run_rounds(system.method, trial, min(*options.budgets, len(index)))
+        except InputError as error:
+            raise InputError(f"{name} does not work on its index: {error}") from error
     if min(options.ks) > len(index):
         raise InputError(f"the smallest k is {min(options.ks)}, but the index holds {len(index)} items")
 
