@@ -12,13 +12,14 @@ from crossknn.first_stage import (
     RandomFirstStage,
     SentenceTransformersEncoder,
     TfIdf,
+    WithVectors,
 )
 from crossknn.index import BuildOptions, Index
 from crossknn.onnx_model import OnnxOptions
 from crossknn.results import Hit, SearchResult
 from crossknn.scorers import CachedScorer, FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer
 from crossknn.scores import AllItems, PerItem, PerQuery
-from crossknn.search import AXN, BayesianRidge, MinNorm, Rerank
+from crossknn.search import AXN, BayesianRidge, MinNorm, Rerank, Shortlist
 
 __version__ = version("crossknn")
 
@@ -52,6 +53,8 @@ __all__ = [
     "SearchResult",
     "SentenceTransformersEncoder",
     "SentenceTransformersScorer",
+    "Shortlist",
     "TfIdf",
+    "WithVectors",
     "__version__",
 ]

@@ -349,7 +349,7 @@ class Index:
     def _first_stage_scores(self, queries: Sequence[str], vectors: FloatArray | None) -> FloatArray:
         first_stage = self._bound_first_stage
         if isinstance(first_stage, VectorFirstStage) and vectors is not None:
-            return first_stage.vector_scores(vectors)
+            return first_stage.scores_given(queries, vectors)
         return first_stage.scores(queries)
 
     def _results(self, task: Task, progress: Progress, k: int) -> list[SearchResult]:

@@ -17,6 +17,7 @@ from crossknn import (
     RandomFirstStage,
     SentenceTransformersEncoder,
     TfIdf,
+    WithVectors,
 )
 from crossknn.first_stage import FirstStage, VectorFirstStage
 
@@ -24,7 +25,7 @@ QUERIES = ["cat", "water brain", "dog dog bird fish water", "!", "zebra", "skin 
 ITEMS = ["bird cat", "fish", "?", "skin bone water " * 6, "cat cat", "brain", "zebra", "bone " * 40, "water"]
 
 
-def _given(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+def _given(tiny: Any, tiny_torch: Any, folder: Any) -> Dense:
     rng = np.random.default_rng(0)
     return Dense(GivenVectors({text: rng.normal(size=33) for text in QUERIES + ITEMS}))
 
@@ -35,6 +36,10 @@ def _bm25(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
 
 def _tfidf(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
     return TfIdf()
+
+
+def _bm25_with_vectors(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return WithVectors(BM25(), _given(tiny, tiny_torch, folder))
 
 
 def _random(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
@@ -52,7 +57,7 @@ def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStag
 
 @pytest.fixture(
     scope="module",
-    params=[_given, _bm25, _tfidf, _random, _onnx, pytest.param(_sentence_transformers, marks=pytest.mark.torch)],
+    params=[_given, _bm25, _bm25_with_vectors, _tfidf, _random, _onnx, pytest.param(_sentence_transformers, marks=pytest.mark.torch)],
     ids=lambda make: make.__name__[1:],
 )
 def first_stage(
@@ -90,7 +95,8 @@ def test_saved_vectors_are_not_made_again(first_stage: FirstStage, monkeypatch: 
     if not isinstance(bound, VectorFirstStage):
         pytest.skip("this first stage has no vectors")
     embedded: list[str] = []
-    encoder = first_stage._encoder  # type: ignore[attr-defined]
+    dense = first_stage._dense if isinstance(first_stage, WithVectors) else first_stage
+    encoder = dense._encoder  # type: ignore[attr-defined]
     embed = encoder.embed
 
     def spy(texts: Sequence[str]) -> Any:
@@ -100,13 +106,22 @@ def test_saved_vectors_are_not_made_again(first_stage: FirstStage, monkeypatch: 
     monkeypatch.setattr(encoder, "embed", spy)
     again = first_stage.prepare(ITEMS, np.asarray(bound.item_vectors))
     assert not embedded
-    np.testing.assert_array_equal(again.scores(QUERIES), bound.scores(QUERIES))
+    vectors = again.embed_queries(QUERIES)
+    np.testing.assert_array_equal(again.scores_given(QUERIES, vectors), bound.scores(QUERIES))
     assert set(embedded) == set(QUERIES)
 
 
 def test_scores_are_inner_products_of_the_vectors(first_stage: FirstStage) -> None:
     bound = first_stage.prepare(ITEMS)
-    if not isinstance(bound, VectorFirstStage):
-        pytest.skip("this first stage has no vectors")
+    if not isinstance(bound, VectorFirstStage) or isinstance(first_stage, WithVectors):
+        pytest.skip("this first stage does not rank by vectors")
     expected = bound.embed_queries(QUERIES).astype("f8") @ bound.item_vectors.astype("f8").T
     np.testing.assert_allclose(bound.scores(QUERIES), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_vectors_beside_another_first_stage_are_the_dual_encoders(tiny: Any, tiny_torch: Any, tmp_path: Any) -> None:
+    dense = _given(tiny, tiny_torch, tmp_path)
+    both, alone = WithVectors(BM25(), dense).prepare(ITEMS), dense.prepare(ITEMS)
+    np.testing.assert_array_equal(both.item_vectors, alone.item_vectors)
+    np.testing.assert_array_equal(both.embed_queries(QUERIES), alone.embed_queries(QUERIES))
+    np.testing.assert_array_equal(both.scores(QUERIES), BM25().prepare(ITEMS).scores(QUERIES))

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossknn import AXN, BayesianRidge, Rerank
+from crossknn import AXN, BayesianRidge, Rerank, Shortlist
 from crossknn.errors import CrossKNNError, InputError, ScorerError
 from crossknn.search import Progress, Proposal, SearchMethod, Task, TouR, anncur, run_rounds
 from crossknn.search.rounds import round_sizes
 
 _methods = st.one_of(
-    st.just(Rerank()),
+    st.builds(Rerank, st.sampled_from(["first stage", "item vectors"])),
+    st.builds(AXN, rounds=st.integers(2, 5), first_round=st.just("item vectors")),
+    st.builds(Shortlist, st.sampled_from([AXN(3), Rerank("item vectors")]), size=st.integers(1, 30)),
     st.builds(AXN, rounds=st.integers(1, 12), mixing=st.sampled_from([0.0, 0.3, 1.0])),
     st.just(anncur()),
     st.builds(TouR, loss=st.sampled_from(["ce", "mse"]), rounds=st.integers(1, 8)),
@@ -140,3 +142,30 @@ def test_a_score_that_is_no_number_ends_the_search(make_task: Any, bad: float) -
     scorer.scores[0, int(np.argmax(task.first_stage_scores[0]))] = bad
     with pytest.raises(ScorerError, match="finite"):
         run_rounds(AXN(), task, 5)
+
+
+def test_reranking_by_item_vectors_takes_what_they_like_best(make_task: Any) -> None:
+    task, _ = make_task(4, 50, 5, learned=True)
+    assert task.query_vectors is not None
+    liking = task.query_vectors @ task.item_model.vectors.T + task.item_model.biases
+    best = np.argsort(-liking, axis=1)
+    np.testing.assert_array_equal(run_rounds(Rerank("item vectors"), task, 9).indices, best[:, :9])
+    np.testing.assert_array_equal(run_rounds(AXN(3, first_round="item vectors"), task, 9).indices[:, :3], best[:, :3])
+    for method in (Rerank("item vectors"), AXN(first_round="item vectors")):
+        with pytest.raises(InputError, match="no query vectors"):
+            run_rounds(method, replace(task, query_vectors=None), 9)
+
+
+@pytest.mark.parametrize("budget", [6, 20])
+def test_a_shortlist_is_a_filter_of_the_querys_own(make_task: Any, one_query: Any, budget: int) -> None:
+    task, _ = make_task(4, 60, 5, allowed=np.arange(60) % 3 != 0)
+    shortlisted = run_rounds(Shortlist(AXN(4), 20), task, budget)
+    for row in range(4):
+        allowed = np.flatnonzero(task.allowed)
+        best = allowed[np.argsort(-task.first_stage_scores[row][allowed], kind="stable")[:20]]
+        alone = one_query(task, row)
+        filtered = run_rounds(AXN(4), replace(alone, allowed=np.isin(np.arange(60), best)), budget)
+        np.testing.assert_array_equal(shortlisted.indices[row], filtered.indices[0])
+    beyond = run_rounds(Shortlist(AXN(4), 20), task, 30)
+    best = np.argsort(-np.where(task.allowed, task.first_stage_scores, -np.inf), axis=1, kind="stable")[:, :30]
+    np.testing.assert_array_equal(np.sort(beyond.indices), np.sort(best))  # as far down as it must

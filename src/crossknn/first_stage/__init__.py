@@ -1,6 +1,7 @@
 """First stages: cheap scores of every item. A new kind is one file here that follows ``base.FirstStage``."""
 
 from crossknn.first_stage.base import BoundFirstStage, FirstStage, VectorFirstStage
+from crossknn.first_stage.beside import WithVectors
 from crossknn.first_stage.bm25 import BM25
 from crossknn.first_stage.dense import Dense, Encoder, GivenVectors, OnnxEncoder, SentenceTransformersEncoder
 from crossknn.first_stage.random import RandomFirstStage
@@ -18,4 +19,5 @@ __all__ = [
     "SentenceTransformersEncoder",
     "TfIdf",
     "VectorFirstStage",
+    "WithVectors",
 ]

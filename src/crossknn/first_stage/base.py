@@ -18,7 +18,7 @@ class BoundFirstStage(Protocol):
 
 @runtime_checkable
 class VectorFirstStage(Protocol):
-    """A bound first stage that scores by inner product of vectors: a dual encoder."""
+    """A bound first stage that has vectors: a dual encoder, or one beside another first stage."""
 
     @property
     def item_vectors(self) -> FloatArray:
@@ -29,8 +29,8 @@ class VectorFirstStage(Protocol):
         """(n_queries, d) float32."""
         ...
 
-    def vector_scores(self, query_vectors: FloatArray) -> FloatArray:
-        """(n_queries, n_items) inner products: ``scores``, where the query vectors are known already."""
+    def scores_given(self, queries: Sequence[str], query_vectors: FloatArray) -> FloatArray:
+        """(n_queries, n_items) ``scores``, where the query vectors are known already."""
         ...
 
     def scores(self, queries: Sequence[str]) -> FloatArray:

@@ -86,13 +86,13 @@ class BoundDense:
             )
         return vectors
 
-    def vector_scores(self, query_vectors: FloatArray) -> FloatArray:
-        """(n_queries, n_items) inner products."""
+    def scores_given(self, queries: Sequence[str], query_vectors: FloatArray) -> FloatArray:
+        """(n_queries, n_items) inner products of vectors that are known already."""
         return inner_products(query_vectors, self.item_vectors)
 
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, n_items) inner products."""
-        return self.vector_scores(self.embed_queries(queries))
+        return self.scores_given(queries, self.embed_queries(queries))
 
 
 class GivenVectors:

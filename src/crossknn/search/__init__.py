@@ -6,6 +6,7 @@ from crossknn.search.named import METHODS
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import Progress, Proposal, SearchMethod, Task, run_rounds
+from crossknn.search.shortlist import Shortlist
 from crossknn.search.tour import TouR
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "QuerySolver",
     "Rerank",
     "SearchMethod",
+    "Shortlist",
     "Task",
     "TouR",
     "adacur",

@@ -11,7 +11,7 @@ import numpy as np
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.search.regression import BayesianRidge, QuerySolver
-from crossknn.search.rerank import propose_by_first_stage
+from crossknn.search.rerank import propose_by_first_stage, propose_by_item_vectors
 from crossknn.search.rounds import Progress, Proposal, Task
 from crossknn.vectors import inner_products, top_k
 
@@ -20,7 +20,7 @@ from crossknn.vectors import inner_products, top_k
 class AXN:
     """Score a few items, refit the query's vector to what was seen, let it fetch the next ones.
 
-    Round 1 takes the first stage's best, or random items. Each later round solves ``V_A u = a`` for the items ``A``
+    Round 1 takes the first stage's best, those of the item vectors themselves, or random items. Each later round solves ``V_A u = a`` for the items ``A``
     scored so far (eq. 4), mixes in the dual encoder's query vector (eq. 7), and scores the unseen items that ``u``
     likes best (eq. 5).
 
@@ -31,7 +31,8 @@ class AXN:
 
     Attributes:
         rounds: ``R``. The paper takes 5 to 10; recall hardly grows beyond.
-        first_round: where the first items come from. Random ones are the same for every query.
+        first_round: where the first items come from: ``Y`` of the paper's AXN_{X,Y}, ``X`` being the item vectors. By
+            "item vectors" is AXN_{X,X}. Random ones are the same for every query.
         mixing: ``lambda`` of eq. 7: 0 is the refitted vector alone, 1 the dual encoder's alone.
         solver: how the vector is fitted.
         seed: of random first items.
@@ -40,7 +41,7 @@ class AXN:
     rounds: int = 10
     mixing: float = 0.0
     solver: QuerySolver = field(default_factory=lambda: BayesianRidge(noise=0.1, intercept_variance=10.0))
-    first_round: Literal["first stage", "random"] = "first stage"
+    first_round: Literal["first stage", "item vectors", "random"] = "first stage"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -48,8 +49,10 @@ class AXN:
             raise InputError(f"rounds must be at least 1, got {self.rounds}")
         if not 0 <= self.mixing <= 1:
             raise InputError(f"mixing must lie between 0 and 1, got {self.mixing}")
-        if self.first_round not in ("first stage", "random"):
-            raise InputError(f"first_round must be 'first stage' or 'random', got {self.first_round!r}")
+        if self.first_round not in ("first stage", "item vectors", "random"):
+            raise InputError(
+                f"first_round must be 'first stage', 'item vectors' or 'random', got {self.first_round!r}"
+            )
 
     def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
         """See :class:`~crossknn.search.rounds.SearchMethod`.
@@ -83,6 +86,8 @@ class AXN:
     def _first(self, task: Task, progress: Progress, size: int) -> Proposal:
         if self.first_round == "first stage":
             return propose_by_first_stage(task, progress, size)
+        if self.first_round == "item vectors":
+            return propose_by_item_vectors(task, progress, size)
         liking: FloatArray = np.random.default_rng(self.seed).random(progress.unseen.shape[1:])
         return Proposal(np.array([top_k(liking, size, unseen) for unseen in progress.unseen]))
 
