@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -160,6 +161,37 @@ class Index:
                 storage.save(folder, index._contents())
                 storage.remove_ledger(folder)
         return index
+
+    def learn(
+        self,
+        queries: Sequence[str],
+        options: BuildOptions | None = None,
+        *,
+        progress: ProgressCallback | None = None,
+    ) -> Index:
+        """Another index over the same items that learns from train queries; this one stays as it is.
+
+        What was prepared (item vectors, tokenised items) is shared, so several ways to learn can be compared.
+
+        Args:
+            queries: train queries.
+            options: plan, factorization, cap on CE calls.
+            progress: told of the CE calls done.
+
+        Raises:
+            InputError: no query, or queries that cannot be used.
+            BudgetError: the cap leaves no call.
+            ScorerError: the scorer failed. Finished scores stay only where the scorer is a
+                :class:`~crossknn.CachedScorer`.
+
+        Cost: as :meth:`build`.
+        """
+        train = list(dict.fromkeys(checked_queries(queries)))
+        if not train:
+            raise InputError("there are no train queries to learn from")
+        learned = copy.copy(self)
+        learned._learn(train, options or BuildOptions(), None, progress)
+        return learned
 
     def _learn(
         self, queries: list[str], options: BuildOptions, folder: Path | None, progress: ProgressCallback | None

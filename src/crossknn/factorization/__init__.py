@@ -6,6 +6,7 @@ from crossknn.factorization.distillation import Distillation
 from crossknn.factorization.inductive import MFInductive
 from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
 from crossknn.factorization.transductive import MFTransductive
+from crossknn.factorization.transductive_adamw import MFTransductiveAdamW
 
 __all__ = [
     "CUR",
@@ -15,5 +16,6 @@ __all__ = [
     "ItemModel",
     "MFInductive",
     "MFTransductive",
+    "MFTransductiveAdamW",
     "Normalisation",
 ]

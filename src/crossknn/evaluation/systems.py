@@ -1,0 +1,130 @@
+"""Systems by name: how an index learns, what ranks first, and how the budget is spent, in one short word."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from crossknn.errors import InputError
+from crossknn.factorization import CUR, Factorization, MFInductive, MFTransductive, MFTransductiveAdamW
+from crossknn.first_stage import BM25, FirstStage, RandomFirstStage, TfIdf
+from crossknn.index import BuildOptions
+from crossknn.scores import AllItems, PerQuery
+from crossknn.search import AXN, METHODS, Rerank, SearchMethod, TouR
+
+DISTILLED = "distilled"
+VECTORS = "vectors"
+
+FACTORIZATIONS: Mapping[str, Callable[[], Factorization]] = {
+    "mf": MFTransductive,
+    "mf-adamw": MFTransductiveAdamW,
+    "mf-ind": MFInductive,
+    "cur": CUR,
+}
+FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
+
+_NAME = re.compile(
+    r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:/(?P<first>[a-z0-9]+))?"
+    r"(?::(?P<learner>[a-z]+(?:-[a-z]+)*)(?:@(?P<calls>\d+(?:\.\d+)?))?)?"
+)
+
+
+@dataclass(frozen=True)
+class SystemName:
+    """``METHOD[-rROUNDS][/FIRST][:LEARNER[@CALLS]]``, such as ``axn:mf@2`` or ``rerank/bm25``.
+
+    Attributes:
+        method: one of :data:`~crossknn.search.METHODS`.
+        rounds: in place of the method's own.
+        first: what ranks the first items: a first stage in place of the index's, or ``vectors`` for the learned item
+            vectors themselves; None is the index's first stage.
+        learner: what is learned offline: one of :data:`FACTORIZATIONS`, or ``distilled`` for a fine-tuned dual encoder;
+            None learns nothing.
+        calls: CE calls offline for each item; None is the learner's own setting (100 for each train query, all items
+            for CUR).
+    """
+
+    method: str
+    rounds: int | None = None
+    first: str | None = None
+    learner: str | None = None
+    calls: float | None = None
+
+    @classmethod
+    def parse(cls, name: str) -> SystemName:
+        """From its text.
+
+        Raises:
+            InputError: what is wrong, and what there is.
+        """
+        found = _NAME.fullmatch(name)
+        if found is None:
+            raise InputError(
+                f"{name!r} is no system; write METHOD[-rROUNDS][/FIRST][:LEARNER[@CALLS]], such as axn:mf@2 or rerank/bm25"
+            )
+        method, rounds, first, learner, calls = found.groups()
+        for what, value, known in (
+            ("method", method, METHODS),
+            ("first stage", first, [*FIRST_STAGES, VECTORS]),
+            ("learner", learner, [*FACTORIZATIONS, DISTILLED]),
+        ):
+            if value is not None and value not in known:
+                raise InputError(f"{name!r}: no {what} {value!r}; there are {', '.join(known)}")
+        parsed = cls(
+            method, rounds and int(rounds), first, learner, None if calls is None else float(calls)
+        )
+        if parsed.calls == 0 or parsed.rounds == 0:
+            raise InputError(f"{name!r}: rounds and calls must be above 0")
+        parsed.search_method()
+        return parsed
+
+    @property
+    def family(self) -> str:
+        """The name without the calls: systems of one family are one line in a figure against calls."""
+        whole = self.method + (f"-r{self.rounds}" if self.rounds else "") + (f"/{self.first}" if self.first else "")
+        return f"{whole}:{self.learner}" if self.learner else whole
+
+    def search_method(self) -> SearchMethod:
+        """How the budget is spent.
+
+        Raises:
+            InputError: the method has no rounds, or no first round by vectors.
+        """
+        method = METHODS[self.method]
+        if self.rounds is not None:
+            if not isinstance(method, AXN | TouR):
+                raise InputError(f"{self.method} has no rounds to set")
+            method = replace(method, rounds=self.rounds)
+        if self.first == VECTORS:
+            if isinstance(method, AXN):
+                return replace(method, first_round="item vectors")
+            if isinstance(method, Rerank):
+                return Rerank(by="item vectors")
+            raise InputError(f"{self.method} has no first round by item vectors")
+        return method
+
+    def build_options(self, n_queries: int, n_items: int, seed: int) -> BuildOptions:
+        """Plan and factorization for the calls that the name allows; half of a query's items are its nearest.
+
+        Raises:
+            InputError: the calls do not fit the train queries, or buy no dense row.
+        """
+        if self.learner is None:
+            raise InputError(f"{self.family} learns nothing")
+        factorization = FACTORIZATIONS.get(self.learner, MFTransductive)()
+        calls = None if self.calls is None else round(self.calls * n_items)
+        if calls is not None and calls > n_queries * n_items:
+            raise InputError(
+                f"{self.family}: {self.calls:g} calls per item need as many train queries; there are {n_queries:,}"
+            )
+        if self.learner == "cur":
+            rows = n_queries if calls is None else calls // n_items
+            if rows == 0:
+                raise InputError("cur needs a call per item at least: its smallest index is one dense row")
+            return BuildOptions(plan=AllItems(rows), factorization=factorization, seed=seed)
+        if calls is None:
+            return BuildOptions(plan=PerQuery(), factorization=factorization, seed=seed)
+        each = -(-calls // n_queries)
+        plan = PerQuery(top=-(-each // 2), uniform=each // 2)
+        return BuildOptions(plan=plan, factorization=factorization, max_calls=calls, seed=seed)
