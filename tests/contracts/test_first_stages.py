@@ -57,7 +57,15 @@ def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStag
 
 @pytest.fixture(
     scope="module",
-    params=[_given, _bm25, _bm25_with_vectors, _tfidf, _random, _onnx, pytest.param(_sentence_transformers, marks=pytest.mark.torch)],
+    params=[
+        _given,
+        _bm25,
+        _bm25_with_vectors,
+        _tfidf,
+        _random,
+        _onnx,
+        pytest.param(_sentence_transformers, marks=pytest.mark.torch),
+    ],
     ids=lambda make: make.__name__[1:],
 )
 def first_stage(

@@ -18,11 +18,13 @@ from crossknn.evaluation.measures import Interval, paired_interval, top_item_is_
 from crossknn.evaluation.origins import bucket_ends, origins
 from crossknn.evaluation.replay import Replayed, System, replay
 from crossknn.evaluation.report import Cell, Report, Seconds
+from crossknn.files import write_aside
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import METHODS, SearchMethod, run_rounds
 
+_RATE = "calls_per_second.txt"
 _ORIGINS_OF_TOP = 10
 """The origins are those of the largest k measured up to here."""
 
@@ -102,6 +104,7 @@ def evaluate(
         calls_per_second=calls_per_second,
         cells=_cells(replay(systems, queries, exact, options.budgets), exact, right, options, systems),
         context=_context(index, options, systems),
+        offline={name: system.offline for name, system in systems.items() if system.offline is not None},
     )
 
 
@@ -158,7 +161,7 @@ def _right_items(index: Index, labels: Sequence[str]) -> list[BoolArray]:
 def _ground_truth(
     index: Index, queries: Sequence[str], folder: Path, progress: ProgressCallback | None
 ) -> tuple[FloatArray, float | None]:
-    """Exact scores, and the cross-encoder's calls per second; None if every score came from disk or a cache."""
+    """Exact scores, and the cross-encoder's calls per second when it made them; None if a cache had every score."""
     stored: list[int] = []
 
     def watch(done: int, total: int) -> None:
@@ -170,7 +173,13 @@ def _ground_truth(
     cached, start = _cache_hits(index), time.perf_counter()
     exact = exact_scores(queries, index.items, index.scorer, folder, progress=watch)
     seconds, calls = time.perf_counter() - start, exact.size - stored[0] - (_cache_hits(index) - cached)
-    return exact, calls / seconds if calls else None
+    remembered = folder / _RATE
+    if calls:
+        write_aside(remembered, f"{calls / seconds}\n".encode())
+    try:
+        return exact, float(remembered.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return exact, None
 
 
 def _cache_hits(index: Index) -> int:

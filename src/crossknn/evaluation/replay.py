@@ -18,15 +18,43 @@ _QUERIES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
+class Offline:
+    """What was spent before the first query.
+
+    Attributes:
+        calls: CE calls that the index was learned from.
+        embed_seconds: the first stage's vectors of all items.
+        train_seconds: from scores to item vectors, or to another dual encoder.
+        reembed_seconds: embedding all items again with that.
+        family: systems of one family differ only in calls; they are one line in a figure.
+    """
+
+    calls: int = 0
+    embed_seconds: float = 0.0
+    train_seconds: float = 0.0
+    reembed_seconds: float = 0.0
+    family: str = ""
+
+
+@dataclass(frozen=True)
 class System:
-    """A search method over an index of its own: the same items and scorer, but another first stage or other vectors."""
+    """A search method over an index of its own: the same items and scorer, but another first stage or other vectors.
+
+    Attributes:
+        index: what is searched.
+        method: how.
+        offline: what the index cost, where that was measured; None counts its calls alone.
+    """
 
     index: Index
     method: SearchMethod
+    offline: Offline | None = None
 
     @property
     def offline_calls(self) -> int:
         """CE calls that the index was learned from."""
+        if self.offline is not None:
+            return self.offline.calls
         return 0 if self.index.train_scores is None else len(self.index.train_scores.values)
 
 

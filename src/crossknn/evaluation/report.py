@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from crossknn.evaluation import figures, page, tables
 from crossknn.evaluation.measures import Interval
 from crossknn.evaluation.origins import Origins
 from crossknn.evaluation.panels import Name
+from crossknn.evaluation.replay import Offline
 from crossknn.files import write_aside
 
 _FILES = ("report.html", "report.md", "report.json", "recall.png")
@@ -78,6 +79,7 @@ class Report:
         calls_per_second: of the scorer while it made the ground truth; None if that came from disk.
         cells: one for each method and budget.
         context: index, scorer, seed and whatever else tells runs apart.
+        offline: method to what its index cost, where that was measured.
     """
 
     baseline: str
@@ -87,6 +89,7 @@ class Report:
     calls_per_second: float | None
     cells: Sequence[Cell]
     context: dict[str, Any]
+    offline: dict[str, Offline] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -112,6 +115,14 @@ class Report:
     def call_seconds(self, cell: Cell) -> float | None:
         """Time per query of the CE calls, at the rate of the ground truth; None where that is unknown."""
         return None if self.calls_per_second is None else self.calls(cell) / self.calls_per_second
+
+    def offline_seconds(self, method: str) -> float | None:
+        """Indexing time of a method, its CE calls at the rate of the ground truth; None where that is unknown."""
+        cost = self.offline[method]
+        beside = cost.embed_seconds + cost.train_seconds + cost.reembed_seconds
+        if not cost.calls:
+            return beside
+        return None if self.calls_per_second is None else beside + cost.calls / self.calls_per_second
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""

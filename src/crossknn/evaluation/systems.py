@@ -38,7 +38,7 @@ class SystemName:
         method: one of :data:`~crossknn.search.METHODS`.
         rounds: in place of the method's own.
         first: what ranks the first items: a first stage in place of the index's, or ``vectors`` for the learned item
-            vectors themselves; None is the index's first stage.
+            vectors themselves; None is the index's first stage, but what was learned where ``rerank`` has a learner.
         learner: what is learned offline: one of :data:`FACTORIZATIONS`, or ``distilled`` for a fine-tuned dual encoder;
             None learns nothing.
         calls: CE calls offline for each item; None is the learner's own setting (100 for each train query, all items
@@ -61,7 +61,8 @@ class SystemName:
         found = _NAME.fullmatch(name)
         if found is None:
             raise InputError(
-                f"{name!r} is no system; write METHOD[-rROUNDS][/FIRST][:LEARNER[@CALLS]], such as axn:mf@2 or rerank/bm25"
+                f"{name!r} is no system; write METHOD[-rROUNDS][/FIRST][:LEARNER[@CALLS]], such as axn:mf@2 or "
+                "rerank/bm25"
             )
         method, rounds, first, learner, calls = found.groups()
         for what, value, known in (
@@ -72,7 +73,11 @@ class SystemName:
             if value is not None and value not in known:
                 raise InputError(f"{name!r}: no {what} {value!r}; there are {', '.join(known)}")
         parsed = cls(
-            method, rounds and int(rounds), first, learner, None if calls is None else float(calls)
+            method,
+            None if rounds is None else int(rounds),
+            first,
+            learner,
+            None if calls is None else float(calls),
         )
         if parsed.calls == 0 or parsed.rounds == 0:
             raise InputError(f"{name!r}: rounds and calls must be above 0")
@@ -96,7 +101,7 @@ class SystemName:
             if not isinstance(method, AXN | TouR):
                 raise InputError(f"{self.method} has no rounds to set")
             method = replace(method, rounds=self.rounds)
-        if self.first == VECTORS:
+        if self.first == VECTORS or (self.method == "rerank" and self.first is None and self.learner is not None):
             if isinstance(method, AXN):
                 return replace(method, first_round="item vectors")
             if isinstance(method, Rerank):
@@ -112,7 +117,8 @@ class SystemName:
         """
         if self.learner is None:
             raise InputError(f"{self.family} learns nothing")
-        factorization = FACTORIZATIONS.get(self.learner, MFTransductive)()
+        keeps_vectors = MFTransductive(sweeps=0)  # distillation is no factorization: its scores are only collected
+        factorization = FACTORIZATIONS[self.learner]() if self.learner in FACTORIZATIONS else keeps_vectors
         calls = None if self.calls is None else round(self.calls * n_items)
         if calls is not None and calls > n_queries * n_items:
             raise InputError(

@@ -12,8 +12,8 @@ from crossknn.first_stage.dense import BoundDense, Dense
 class WithVectors:
     """A first stage that has no vectors of its own, with a dual encoder's beside it.
 
-    Searches begin with what the first stage ranks highest, and go on in the dual encoder's vectors: AXN_{DE,BM25} in the
-    paper's names.
+    Searches begin with what the first stage ranks highest, and go on in the dual encoder's vectors: AXN_{DE,BM25} in
+    the paper's names.
 
     Args:
         first: ranks the items.

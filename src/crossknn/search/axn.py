@@ -20,9 +20,9 @@ from crossknn.vectors import inner_products, top_k
 class AXN:
     """Score a few items, refit the query's vector to what was seen, let it fetch the next ones.
 
-    Round 1 takes the first stage's best, those of the item vectors themselves, or random items. Each later round solves ``V_A u = a`` for the items ``A``
-    scored so far (eq. 4), mixes in the dual encoder's query vector (eq. 7), and scores the unseen items that ``u``
-    likes best (eq. 5).
+    Round 1 takes the first stage's best, those of the item vectors themselves, or random items. Each later round solves
+    ``V_A u = a`` for the items ``A`` scored so far (eq. 4), mixes in the dual encoder's query vector (eq. 7), and
+    scores the unseen items that ``u`` likes best (eq. 5).
 
     The paper's own is ``AXN(rounds=5, solver=MinNorm())``. The default fits with noise, an intercept and the dual
     encoder's query vector as prior mean instead: least squares reproduces every score seen and swings wildly between
@@ -50,9 +50,7 @@ class AXN:
         if not 0 <= self.mixing <= 1:
             raise InputError(f"mixing must lie between 0 and 1, got {self.mixing}")
         if self.first_round not in ("first stage", "item vectors", "random"):
-            raise InputError(
-                f"first_round must be 'first stage', 'item vectors' or 'random', got {self.first_round!r}"
-            )
+            raise InputError(f"first_round must be 'first stage', 'item vectors' or 'random', got {self.first_round!r}")
 
     def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
         """See :class:`~crossknn.search.rounds.SearchMethod`.
