@@ -1,4 +1,4 @@
-"""``crossknn build | search | evaluate | verify | cache | demo``."""
+"""``crossknn build | search | evaluate | benchmark | verify | cache | demo``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import typer
 from rich.markup import escape
 
 from crossknn import __version__
+from crossknn.cli.benchmark import benchmark_command
 from crossknn.cli.cache import cache
-from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer
+from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer, trial_rate
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
@@ -24,7 +25,6 @@ from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_queries
 from crossknn.scorers import Fingerprint, Scorer
-from crossknn.scorers.base import checked_scores
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.search import AXN, METHODS, SearchMethod, TouR
 from crossknn.storage import MANIFEST, check_place, load, read_manifest
@@ -39,6 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(cache, name="cache")
+app.command("benchmark")(benchmark_command)
 
 
 class MethodName(str, Enum):
@@ -381,12 +382,7 @@ def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int)
         out.print("0 cross-encoder calls: there are no train queries, so only the items are embedded")
         return
     tried = min(64, calls)
-    rng = np.random.default_rng(0)
-    rows, columns = rng.integers(len(queries), size=tried), rng.integers(len(items), size=tried)
-    bound = scorer.prepare(items)
-    start = time.perf_counter()
-    checked_scores(bound, queries, rows, columns)
-    rate = tried / (time.perf_counter() - start)
+    rate = trial_rate(scorer, queries, items, tried)
     seconds = calls / rate
     time_needed = f"{seconds / 60:,.0f} minutes" if seconds > 120 else f"{seconds:,.0f} seconds"
     out.print(f"{calls:,} cross-encoder calls, about {time_needed} at {rate:,.0f} calls/s (tried on {tried} pairs)")

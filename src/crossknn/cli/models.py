@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from crossknn.errors import InputError, import_extra
 from crossknn.first_stage import (
@@ -19,6 +23,7 @@ from crossknn.first_stage import (
 )
 from crossknn.onnx_model import OnnxOptions
 from crossknn.scorers import CachedScorer, Fingerprint, OnnxScorer, Scorer, SentenceTransformersScorer
+from crossknn.scorers.base import checked_scores
 
 SCORER_HELP = (
     "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers, a rerank service ('tei:URL', "
@@ -88,6 +93,16 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
     raise InputError(
         f"no first stage {spec!r}: there is no such folder, and it is not bm25, tfidf, st:NAME, random or demo"
     )
+
+
+def trial_rate(scorer: Scorer, queries: Sequence[str], items: Sequence[str], pairs: int) -> float:
+    """CE calls per second, tried on random pairs (so many calls)."""
+    rng = np.random.default_rng(0)
+    rows, columns = rng.integers(len(queries), size=pairs), rng.integers(len(items), size=pairs)
+    bound = scorer.prepare(items)
+    start = time.perf_counter()
+    checked_scores(bound, queries, rows, columns)
+    return pairs / (time.perf_counter() - start)
 
 
 def absolute(spec: str) -> str:

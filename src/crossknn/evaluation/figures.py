@@ -22,7 +22,7 @@ LIGHT = Theme(
     muted="#59636e",
     grid="#e4e8ec",
     paper="#ffffff",
-    methods=("#666f7a", "#c14a00", "#0068ad", "#00805c", "#4d1450"),
+    methods=("#666f7a", "#c14a00", "#0068ad", "#00805c", "#4d1450", "#937700", "#c22f86"),
     parts=("#22303f", "#51657f", "#8598b1", "#bcc8d6"),
 )
 DARK = Theme(
@@ -30,7 +30,7 @@ DARK = Theme(
     muted="#9da7b3",
     grid="#2b323b",
     paper="#14181d",
-    methods=("#a7b0bb", "#ff9a4d", "#5cb3f5", "#3ecf9a", "#f9d3f4"),
+    methods=("#a7b0bb", "#ff9a4d", "#5cb3f5", "#3ecf9a", "#f9d3f4", "#d4bd4a", "#ee74b8"),
     parts=("#eef2f6", "#aab7c7", "#75869a", "#47556a"),
 )
 

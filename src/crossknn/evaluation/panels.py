@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -17,10 +17,11 @@ from crossknn.evaluation.tables import bucket_name
 if TYPE_CHECKING:
     from crossknn.evaluation.report import Cell, Report
 
-Name = Literal["recall", "gain", "origins", "time"]
+Name = Literal["recall", "gain", "origins", "time", "offline"]
 
 _MARKERS = "osD^vPX"
-_NAME_LENGTH = 16
+_NAME_LENGTH = 20
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Theme:
     parts: Sequence[str]
 
     def method(self, number: int) -> str:
-        """A method's colour in every figure; the sixth has the first one's, with another marker."""
+        """A method's colour in every figure; an eighth has the first one's, with another marker."""
         return self.methods[number % len(self.methods)]
 
 
@@ -64,10 +65,11 @@ def panels(report: Report, figure: Name) -> list[Panel]:
         "gain": _gain_panels,
         "origins": _origins_panels,
         "time": _time_panels,
+        "offline": _offline_panels,
     }
     if figure not in made:
         raise InputError(f"there is no figure {figure!r}; there are {', '.join(made)}")
-    return made[figure](report)
+    return made[figure](report if figure == "offline" else report.with_fewer_methods())
 
 
 # -- lines against CE calls --------------------------------------------------------------------------------------
@@ -153,8 +155,8 @@ def _draw_lines(axes: Any, theme: Theme, report: Report, lines: _Lines) -> None:
         )
 
 
-def _apart(budgets: Sequence[int]) -> list[int]:
-    """Those budgets whose labels do not run into each other on a logarithmic axis."""
+def _apart(budgets: Sequence[_Number]) -> list[_Number]:
+    """Those of the sorted numbers whose labels do not run into each other on a logarithmic axis."""
     kept = [budgets[-1]]
     for budget in reversed(budgets[:-1]):
         if np.log(kept[-1] / budget) > 0.14 * np.log(budgets[-1] / budgets[0]):
@@ -179,6 +181,66 @@ def _in_words(lines: _Lines) -> str:
         f"{method}: " + ", ".join(f"{value.mean:.1f} at {calls:,} calls" for calls, value in points) + "."
         for method, points in lines.items()
     )
+
+
+# -- lines against what the index cost ---------------------------------------------------------------------------
+
+
+def _offline_panels(report: Report) -> list[Panel]:
+    if not any(cost.calls for cost in report.offline.values()):
+        return []
+    known = all(report.offline_seconds(method) is not None for method in report.offline)
+    return [
+        _offline_panel(report, k, against)
+        for k in sorted({k for cell in report.focus for k in cell.recall})
+        for against in (("calls", "seconds") if known else ("calls",))
+    ]
+
+
+def _offline_panel(report: Report, k: int, against: str) -> Panel:
+    """Families that learn as lines; of those that do not, the baseline and the best as a level to be above."""
+    budget = report.focus[0].budget
+    levels: dict[str, float] = {}
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for cell in report.focus:
+        if (cost := report.offline.get(cell.method)) is None:
+            continue
+        value = 100 * cell.recall[k].mean
+        if cost.calls:
+            x = cost.calls / report.n_items if against == "calls" else report.offline_seconds(cell.method) or 0.0
+            lines.setdefault(cost.family or cell.method, []).append((x, value))
+        else:
+            levels[cell.method] = value
+    best = max(levels, key=lambda method: levels[method], default=None)
+    shown = {method: value for method, value in levels.items() if method in (report.baseline, best)}
+    unit = "offline calls per item" if against == "calls" else "seconds of indexing"
+
+    def draw(axes: Any, theme: Theme) -> None:
+        axes.set(title=f"Top-{k}-Recall at {budget:,} calls", ylim=(0, 104), xscale="log", xlabel=unit)
+        ends = []
+        for number, (method, value) in enumerate(shown.items()):
+            axes.axhline(value, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 2 + 2 * number)))
+            ends.append((method, value, theme.muted))
+        for number, (family, points) in enumerate(lines.items(), start=1):
+            xs, ys = zip(*sorted(points), strict=True)
+            color = theme.method(number)
+            axes.plot(xs, ys, color=color, marker=_MARKERS[number % len(_MARKERS)], markersize=4.5, linewidth=1.6)
+            ends.append((family, ys[-1], color))
+        axes.grid(axis="y")
+        axes.margins(x=0.08)
+        axes.minorticks_off()
+        ticks = _apart(sorted({x for points in lines.values() for x, _ in points}))
+        axes.set_xticks(ticks, [f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in ticks])
+        for (name, _, color), height in zip(ends, _spread([value for _, value, _ in ends], 0, 104), strict=True):
+            place = axes.get_yaxis_transform()
+            axes.annotate(_short(name), (1.02, height), xycoords=place, color=color, va="center", fontsize=8.5)
+
+    said = [f"{method}: {value:.1f} with no offline call." for method, value in shown.items()]
+    said += [
+        f"{family}: " + ", ".join(f"{y:.1f} at {x:,.1f}" for x, y in sorted(points)) + "."
+        for family, points in lines.items()
+    ]
+    return Panel(f"Top-{k}-Recall at {budget:,} calls per query, in percent, by {unit}. {' '.join(said)}", draw)
 
 
 # -- bars --------------------------------------------------------------------------------------------------

@@ -27,14 +27,22 @@ class Section:
 
 def headline(report: Report) -> str:
     """What was compared on what."""
+    fewer = report.with_fewer_methods().methods
+    left_out = (
+        ""
+        if len(fewer) == len(report.methods)
+        else f" Figures and sentences show {report.baseline} and the {len(fewer) - 1} methods that find most; the "
+        f"tables show all {len(report.methods)}."
+    )
     return (
         f"{report.n_queries:,} queries over {report.n_items:,} items, compared with the cross-encoder's own ranking of "
-        "all items."
+        f"all items.{left_out}"
     )
 
 
 def sections(report: Report) -> list[Section]:
     """The figures in order; a single method has no gain."""
+    whole, report = report, report.with_fewer_methods()
     return [
         Section(
             "recall",
@@ -57,6 +65,7 @@ def sections(report: Report) -> list[Section]:
             f"With {_calls(report)} calls per query. First stage: embedding the query and cheap scores of all items. "
             f"Fit: the query's vector. Retrieve: choosing the items to score.{_caution(report)}",
         ),
+        *([_offline_section(whole)] if any(cost.calls for cost in whole.offline.values()) else []),
     ]
 
 
@@ -123,6 +132,26 @@ def _gain_section(report: Report) -> Section:
         f"compared with {report.baseline}{rest}.",
         f"Difference in Top-k-Recall to {report.baseline} at the same number of calls, in percentage points; bars are "
         "95% intervals, and where they cross zero the difference may be chance.",
+    )
+
+
+def _offline_section(report: Report) -> Section:
+    k = _k(report)
+    cells = [cell for cell in report.focus if cell.method in report.offline]
+    free = [cell for cell in cells if not report.offline[cell.method].calls]
+    paid = [cell for cell in cells if report.offline[cell.method].calls]
+    best = max(paid, key=lambda cell: cell.recall[k].mean)
+    without = max(free, key=lambda cell: cell.recall[k].mean, default=None)
+    seconds = report.offline_seconds(best.method)
+    rest = "" if without is None else f"; without any, {without.method} finds {percent(without.recall[k].mean)}"
+    return Section(
+        "offline",
+        "What the index cost",
+        f"With {_calls(report)} calls per query, {best.method} finds {percent(best.recall[k].mean)} of the top {k} "
+        f"after {report.offline[best.method].calls:,} calls offline"
+        f"{'' if seconds is None else f' ({duration(seconds)} of indexing)'}{rest}.",
+        "Recall against what was paid before the first query: embedding, cross-encoder calls at the rate of the ground "
+        "truth, training. Level lines are methods that learn nothing.",
     )
 
 

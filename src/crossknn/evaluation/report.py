@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,9 @@ from crossknn.evaluation.origins import Origins
 from crossknn.evaluation.panels import Name
 from crossknn.evaluation.replay import Offline
 from crossknn.files import write_aside
+
+MOST_METHODS = 7
+"""More lines than these cannot be told apart."""
 
 _FILES = ("report.html", "report.md", "report.json", "recall.png")
 
@@ -107,6 +110,15 @@ class Report:
         budgets = {cell.budget for cell in self.cells if cell.recall}
         chosen = max({budget for budget in budgets if budget < self.n_items} or budgets)
         return [cell for cell in self.cells if cell.budget == chosen]
+
+    def with_fewer_methods(self) -> Report:
+        """With as many methods as lines can be told apart in a figure: the baseline, and those that find most."""
+        if len(self.methods) <= MOST_METHODS:
+            return self
+        k = max(k for cell in self.focus for k in cell.recall)
+        by_recall = sorted(self.focus, key=lambda cell: -cell.recall[k].mean)
+        best = [cell.method for cell in by_recall if cell.method != self.baseline][: MOST_METHODS - 1]
+        return replace(self, cells=[cell for cell in self.cells if cell.method in {self.baseline, *best}])
 
     def calls(self, cell: Cell) -> int:
         """CE calls per query: the budget, or one for each item if there are fewer."""

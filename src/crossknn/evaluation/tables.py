@@ -31,7 +31,7 @@ class Grid:
 
 def grids(report: Report) -> list[Grid]:
     """Recall and accuracy, gain, origins, time: one row for each method and budget."""
-    every = [_recall_grid(report), _gain_grid(report), _origins_grid(report), _time_grid(report)]
+    every = [_recall_grid(report), _gain_grid(report), _origins_grid(report), _time_grid(report), _offline_grid(report)]
     return [grid for grid in every if grid.rows]
 
 
@@ -99,6 +99,19 @@ def _time_grid(report: Report) -> Grid:
     known = report.calls_per_second is not None
     header = ["method", "calls", "first stage", "fit", "retrieve", *(["cross-encoder", "total"] if known else [])]
     return Grid("Time per query", header, rows)
+
+
+def _offline_grid(report: Report) -> Grid:
+    rows = []
+    for method, cost in report.offline.items():
+        rate, total = report.calls_per_second, report.offline_seconds(method)
+        scoring = "" if rate is None else duration(cost.calls / rate)
+        parts = [duration(s) for s in (cost.embed_seconds, cost.train_seconds, cost.reembed_seconds)]
+        per_item = f"{cost.calls / report.n_items:,.1f}"
+        whole = "" if total is None else duration(total)
+        rows.append([method, f"{cost.calls:,}", per_item, parts[0], scoring, *parts[1:], whole])
+    header = ["method", "calls", "per item", "embedding", "scoring", "training", "embedding again", "total"]
+    return Grid("What the index cost", header, rows)
 
 
 def terminal_table(report: Report, width: int | None) -> Table:

@@ -1,0 +1,154 @@
+"""``crossknn benchmark``: every system in one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer, trial_rate
+from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
+from crossknn.datasets import hpo, icd10cm
+from crossknn.datasets.splits import Dataset
+from crossknn.errors import InputError, import_extra
+from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
+from crossknn.evaluation.benchmark import DEFAULT_SYSTEMS
+from crossknn.inputs import Query, read_items, read_queries
+from crossknn.scores.ledger import ProgressCallback
+
+DATASETS: dict[str, Callable[[], Dataset]] = {
+    "icd10cm": icd10cm.load_icd10cm,
+    "icd10cm-10k": icd10cm.load_icd10cm_10k,
+    "hpo": hpo.load_hpo,
+    "hpo-10k": hpo.load_hpo_10k,
+}
+
+
+@one_line_errors
+def benchmark_command(
+    items: Annotated[
+        str, typer.Argument(help=f"{', '.join(DATASETS)}; or items (JSONL, CSV, TSV, Parquet, BeIR folder).")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for scores, checkpoints and the report.")],
+    scorer: Annotated[str, typer.Option(help=SCORER_HELP)],
+    first_stage: Annotated[str, typer.Option(help=FIRST_STAGE_HELP)],
+    train_queries: Annotated[Path | None, typer.Option(help="What indexes learn from, where items are a file.")] = None,
+    queries: Annotated[
+        Path | None, typer.Option(help="What is measured, where items are a file; perhaps with labels.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which queries of a named data set are measured: dev to choose by.")] = (
+        "test"
+    ),
+    train_limit: Annotated[int | None, typer.Option(min=1, help="Take the first train queries only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take the first measured queries only.")] = None,
+    system: Annotated[
+        list[str],
+        typer.Option(
+            help="METHOD[-rROUNDS][/FIRST][:LEARNER[@CALLS]]; repeat for more, the baseline first. CALLS are offline "
+            "calls per item. Learners: mf, mf-adamw, mf-ind, cur, distilled."
+        ),
+    ] = list(DEFAULT_SYSTEMS),  # noqa: B006
+    k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
+    budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [10, 20, 50, 100, 200, 500],  # noqa: B006
+    seed: Annotated[int, typer.Option(min=0, help="Seed of plans and bootstrap.")] = 0,
+    device: Annotated[str, typer.Option(help="Where models run: cpu, cuda, ...")] = "cpu",
+    cache_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            envvar="CROSSKNN_CACHE",
+            metavar="FILE",
+            help="Keeps every score; OUT/scores.sqlite unless given.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Compare systems, offline and online costs included, with the cross-encoder's exact top k.
+
+    Every score is paid for once and kept: run again, or with more systems, only what is missing is scored.
+
+    Example: [bold]crossknn benchmark icd10cm-10k --scorer demo --first-stage demo --limit 50 --out results/[/bold]
+    """
+    options = BenchmarkOptions(
+        systems=system,
+        ks=k,
+        budgets=budget,
+        seed=seed,
+        trainable=_trainable(first_stage, device),
+    )
+    data = _data(items, train_queries, queries, split, train_limit, limit)
+    out_folder.mkdir(parents=True, exist_ok=True)
+    uncached = open_scorer(scorer, device)
+    cached = open_scorer(scorer, device, cache_file or out_folder / "scores.sqlite")
+    notes.print(
+        f"{len(data.items):,} items, {len(data.train_queries):,} train queries, {len(data.queries):,} measured "
+        f"queries, {len(options.systems)} systems"
+    )
+    with ExitStack() as stack:
+        report = benchmark(
+            data,
+            cached,
+            open_first_stage(first_stage, device),
+            folder=out_folder,
+            options=options,
+            progress=lambda what: _bar(stack, what),
+        )
+    if report.calls_per_second is None:
+        report = replace(report, calls_per_second=trial_rate(uncached, data.queries, list(data.items.values()), 512))
+    files = report.write(out_folder)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+    else:
+        out.print(report.table(out.width))
+    notes.print("report: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
+
+
+def _bar(stack: ExitStack, what: str) -> ProgressCallback:
+    """One bar at a time: a new one ends the last."""
+    stack.close()
+    return stack.enter_context(progress_bar(what))
+
+
+def _trainable(first_stage: str, device: str) -> Callable[[], Any] | None:
+    """Makes the model that distillation fine-tunes, where the first stage is one of sentence-transformers."""
+    kind, _, name = first_stage.partition(":")
+    if kind != "st" or not name:
+        return None
+    return lambda: import_extra("sentence_transformers", "torch").SentenceTransformer(name, device=device)
+
+
+def _data(
+    items: str,
+    train_queries: Path | None,
+    queries: Path | None,
+    split: str,
+    train_limit: int | None,
+    limit: int | None,
+) -> BenchmarkData:
+    if items in DATASETS:
+        if train_queries is not None or queries is not None:
+            raise InputError(f"{items} has queries of its own; --train-queries and --queries go with items of a file")
+        named = DATASETS[items]()
+        if split not in named.queries or split == "index_train":
+            raise InputError(f"no split {split!r} to measure on; there are dev and test")
+        train, asked = ([Query(q.text, q.item_id) for q in named.queries[s]] for s in ("index_train", split))
+        texts = dict(named.items)
+    else:
+        if train_queries is None or queries is None:
+            raise InputError(
+                f"{items!r} is no named data set ({', '.join(DATASETS)}); a file needs --train-queries and --queries"
+            )
+        texts, train, asked = read_items(Path(items)), read_queries(train_queries), read_queries(queries)
+    measured = {query.text: query for query in reversed(asked)}  # a query that stands twice is measured once
+    measured = dict(reversed(measured.items()))
+    chosen = list(measured.values())[:limit]
+    labels = [query.label for query in chosen if query.label is not None]
+    if labels and len(labels) != len(chosen):
+        raise InputError(f"{len(labels)} of {len(chosen)} queries have a label; give it to all or to none")
+    learned = [text for text in dict.fromkeys(query.text for query in train) if text not in measured]
+    return BenchmarkData(texts, learned[:train_limit], [query.text for query in chosen], labels or None)
