@@ -135,7 +135,9 @@ def test_bad_searches(folder: Path) -> None:
         assert message in run("search", "x.crossknn", *args, exit_code=1).stderr
 
 
-@pytest.mark.parametrize("command", ["build", "search", "evaluate", "verify", "demo", "cache info", "cache clear"])
+@pytest.mark.parametrize(
+    "command", ["build", "search", "evaluate", "benchmark", "verify", "demo", "cache info", "cache clear"]
+)
 def test_every_help_has_an_example(command: str) -> None:
     assert f"Example: crossknn {command}" in run(*command.split(), "--help").output
 
@@ -264,3 +266,40 @@ def test_a_service_needs_a_model_and_an_address() -> None:
 
 def test_methods_by_name_are_those_of_the_library() -> None:
     assert [name.value for name in MethodName] == list(METHODS)
+
+
+BENCHMARK = ("benchmark", "items.jsonl", "--scorer", "python:my_scorer:scorer", "--first-stage", "bm25", "--out", "b")
+FILES = ("--train-queries", "train.csv", "--queries", "test.jsonl")
+
+
+def test_benchmark_pays_once_and_tells_offline_costs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    systems = ("--system", "rerank", "--system", "adacur:cur@2")
+    args = (*BENCHMARK, *FILES, *systems, "-k", "1", "--budget", "5", "--budget", "10")
+    first = json.loads(run(*args, "--json").stdout)
+    assert [cell["method"] for cell in first["cells"]] == ["rerank", "adacur:cur@2"] * 2
+    assert first["offline"]["adacur:cur@2"]["calls"] == 2 * 42
+    assert first["exact_accuracy"] is not None
+    page = (folder / "b" / "report.html").read_text()
+    assert "What the index cost" in page
+    assert "after 84 calls offline" in page
+    assert f"{(2 + 2) * 42} scores" in run("cache", "info", "b/scores.sqlite").output
+    monkeypatch.setitem(os.environ, "SLEEP", "100")  # a call would be noticed
+    again = json.loads(run(*args, "--json").stdout)
+    assert [cell["recall"] for cell in again["cells"]] == [cell["recall"] for cell in first["cells"]]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((*BENCHMARK, "--queries", "test.jsonl"), "a file needs --train-queries and --queries"),
+        (("benchmark", "icd10cm-10k", *BENCHMARK[2:], *FILES), "has queries of its own"),
+        (("benchmark", "icd10cm-10k", *BENCHMARK[2:], "--split", "index_train"), "there are dev and test"),
+        ((*BENCHMARK, *FILES, "--system", "axn mf"), "'axn mf' is no system"),
+        ((*BENCHMARK, *FILES, "--system", "axn:distilled@2"), "must be a sentence-transformers model"),
+        ((*BENCHMARK, *FILES, "--system", "axn", "-k", "1"), "axn does not work on its index"),
+        ((*BENCHMARK, *FILES, "--system", "rerank/random"), "goes beside a dense one"),
+    ],
+)
+def test_benchmarks_that_cannot_be_run_say_why(folder: Path, args: tuple[str, ...], message: str) -> None:
+    pytest.importorskip("simple_icd_10_cm")
+    assert message in run(*args, exit_code=1).stderr

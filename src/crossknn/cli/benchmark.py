@@ -49,8 +49,9 @@ def benchmark_command(
     system: Annotated[
         list[str],
         typer.Option(
-            help="METHOD[-rROUNDS][/FIRST][:LEARNER[@CALLS]]; repeat for more, the baseline first. CALLS are offline "
-            "calls per item. Learners: mf, mf-adamw, mf-ind, cur, distilled."
+            help="METHOD, perhaps with -rROUNDS, /FIRST and :LEARNER@CALLS behind: axn-r20, rerank/bm25, axn:mf@2. "
+            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors. LEARNER: mf, mf-adamw, mf-ind, "
+            "cur, distilled. Repeat for more, the baseline first."
         ),
     ] = list(DEFAULT_SYSTEMS),  # noqa: B006
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
