@@ -1,0 +1,102 @@
+"""Exact scores that take an hour to make, kept in the repository: made, saved small, and put into a score cache.
+
+    python benchmarks/stored_scores.py make icd10cm-10k test --queries 300 --work training/runs/exact
+    python benchmarks/stored_scores.py fill scores.sqlite
+
+`make` scores every (query, item) pair (it goes on where it stopped) and writes `scores/NAME-SPLIT.npz`: 16 bits a
+score, in steps of a 65,535th of its query's range (about 0.0004), with the scorer's fingerprint and hashes of the texts.
+`fill` puts all stored files into a cache that `crossknn benchmark --cache` reads. The published figures were made from
+these files, so they can be made again without an hour of calls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from crossknn.arrays import FloatArray
+from crossknn.cli.benchmark import DATASETS
+from crossknn.cli.models import demo_folder
+from crossknn.evaluation import exact_scores
+from crossknn.fingerprints import digest_texts
+from crossknn.scorers import CachedScorer, OnnxScorer, ReplayScorer
+
+FOLDER = Path(__file__).parent / "scores"
+QUERIES_AT_ONCE = 50
+
+
+def texts_of(name: str, split: str, n_queries: int) -> tuple[list[str], list[str]]:
+    """The first queries of a split, each text once, and all items."""
+    data = DATASETS[name]()
+    return list(dict.fromkeys(q.text for q in data.queries[split]))[:n_queries], list(data.items.values())
+
+
+def make(name: str, split: str, n_queries: int, work: Path) -> None:
+    """Score, and write the small file."""
+    queries, items = texts_of(name, split, n_queries)
+    scorer, blocks = OnnxScorer(demo_folder("cross_encoder")), []
+    for start in range(0, len(queries), QUERIES_AT_ONCE):
+        some = queries[start : start + QUERIES_AT_ONCE]
+        blocks.append(exact_scores(some, items, scorer, work / f"{name}-{split}" / f"{start}"))
+        print(f"{name} {split}: {start + len(some)} of {len(queries)} queries", file=sys.stderr, flush=True)
+    exact = np.vstack(blocks)
+    low, high = exact.min(axis=1, keepdims=True), exact.max(axis=1, keepdims=True)
+    step = np.maximum(high - low, 1e-9) / 65535
+    np.savez_compressed(
+        FOLDER / f"{name}-{split}.npz",
+        scores=np.round((exact - low) / step).astype(np.uint16),
+        low=low,
+        step=step,
+        model=scorer.fingerprint.model,
+        queries=digest_texts(queries),
+        items=digest_texts(items),
+    )
+
+
+def stored(name: str, split: str) -> tuple[list[str], list[str], FloatArray]:
+    """Queries, items and (n_queries, n_items) scores of a stored file, checked against the data and the model."""
+    file = np.load(FOLDER / f"{name}-{split}.npz")
+    queries, items = texts_of(name, split, len(file["scores"]))
+    expected = (OnnxScorer(demo_folder("cross_encoder")).fingerprint.model, digest_texts(queries), digest_texts(items))
+    if (str(file["model"]), str(file["queries"]), str(file["items"])) != expected:
+        raise SystemExit(f"the stored scores of {name} {split} are of another model or other texts; make them again")
+    return queries, items, file["low"] + file["step"] * file["scores"]
+
+
+def fill(path: Path) -> None:
+    """Put everything stored into a cache."""
+    scorer = OnnxScorer(demo_folder("cross_encoder"))
+    for file in sorted(FOLDER.glob("*.npz")):
+        name, _, split = file.stem.rpartition("-")
+        queries, items, scores = stored(name, split)
+        replayed = ReplayScorer(scores, queries, items, scorer.fingerprint)
+        bound = CachedScorer(replayed, path).prepare(items)
+        columns = np.arange(len(items))
+        for row, query in enumerate(queries):
+            bound.score([query], np.zeros(len(items), dtype=np.int64), columns)
+            print(f"\r{file.stem}: {row + 1} of {len(queries)} queries", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+
+
+def main() -> None:
+    """Make or fill."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("make")
+    making.add_argument("name", choices=DATASETS)
+    making.add_argument("split", choices=("index_train", "dev", "test"))
+    making.add_argument("--queries", type=int, required=True)
+    making.add_argument("--work", type=Path, required=True)
+    commands.add_parser("fill").add_argument("cache", type=Path)
+    args = parser.parse_args()
+    if args.command == "make":
+        make(args.name, args.split, args.queries, args.work)
+    else:
+        fill(args.cache)
+
+
+if __name__ == "__main__":
+    main()
