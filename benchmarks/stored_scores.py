@@ -4,7 +4,7 @@
     python benchmarks/stored_scores.py fill scores.sqlite
 
 `make` scores every (query, item) pair (it goes on where it stopped) and writes `scores/NAME-SPLIT.npz`: 16 bits a
-score, in steps of a 65,535th of its query's range (about 0.0004), with the scorer's fingerprint and hashes of the texts.
+score, in steps of a 65,535th of its query's range (about 0.0004), with the scorer's fingerprint and hashes of texts.
 `fill` puts all stored files into a cache that `crossknn benchmark --cache` reads. The published figures were made from
 these files, so they can be made again without an hour of calls.
 """

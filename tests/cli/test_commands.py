@@ -278,7 +278,7 @@ def test_benchmark_pays_once_and_tells_offline_costs(folder: Path, monkeypatch: 
     first = json.loads(run(*args, "--json").stdout)
     assert [cell["method"] for cell in first["cells"]] == ["rerank", "adacur:cur@2"] * 2
     assert first["offline"]["adacur:cur@2"]["calls"] == 2 * 42
-    assert first["exact_accuracy"] is not None
+    assert set(first["exact_task"]) == {"accuracy"}
     page = (folder / "b" / "report.html").read_text()
     assert "What the index cost" in page
     assert "after 84 calls offline" in page
@@ -286,6 +286,33 @@ def test_benchmark_pays_once_and_tells_offline_costs(folder: Path, monkeypatch: 
     monkeypatch.setitem(os.environ, "SLEEP", "100")  # a call would be noticed
     again = json.loads(run(*args, "--json").stdout)
     assert [cell["recall"] for cell in again["cells"]] == [cell["recall"] for cell in first["cells"]]
+
+
+def test_benchmark_and_evaluate_of_judged_queries(folder: Path) -> None:
+    pytest.importorskip("ir_measures")
+    beir = folder / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    (beir / "corpus.jsonl").write_text((folder / "items.jsonl").read_text().replace('"id"', '"_id"'))
+    (beir / "queries.jsonl").write_text(
+        "".join(f'{{"_id": "q{n}", "text": "{text}"}}\n' for n, text in enumerate(["small red", "blue", "big round"]))
+    )
+    for split, judged in (("train", ["q0\ti36\t1"]), ("test", ["q1\ti12\t2", "q2\ti33\t1", "q2\ti0\t0"])):
+        (beir / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged) + "\n")
+    systems = ("--system", "rerank", "--system", "adacur:cur@1")
+    args = ("benchmark", "beir", *BENCHMARK[2:], *systems, "-k", "1", "--budget", "42", "--json")
+    report = json.loads(run(*args).stdout)
+    assert report["n_queries"] == 2
+    assert set(report["exact_task"]) == {"nDCG@10", "R@100"}
+    assert report["exact_task"]["R@100"]["mean"] == 1.0
+    assert report["cells"][1]["task"] == report["exact_task"]  # it scored everything
+
+    run(*BUILD)
+    (folder / "qrels.txt").write_text("q1 0 i12 2\nq2 0 i33 1\n")
+    asked = ("evaluate", "x.crossknn", "--out", "e", "-k", "1", "--budget", "42", "--qrels", "qrels.txt", "--json")
+    (folder / "asked.jsonl").write_text("".join((beir / "queries.jsonl").read_text().splitlines(keepends=True)[1:]))
+    assert json.loads(run(*asked, "--queries", "asked.jsonl").stdout)["exact_task"] == report["exact_task"]
+    assert "nothing relevant to the query 'q0'" in run(*asked, "--queries", "beir/queries.jsonl", exit_code=1).stderr
+    assert "has no id" in run(*asked, "--queries", "train.csv", exit_code=1).stderr
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def cell(method: str, budget: int, recall: float, gain: Interval, origins: list[
         recall={5: Interval(recall, recall - 0.05, recall + 0.05)},
         gain={5: gain},
         origins=Origins(5, origins),
-        accuracy=Interval(0.5, 0.4, 0.6),
+        task={"accuracy": Interval(0.5, 0.4, 0.6)},
         seconds=Seconds(0.004, fit, 0.001),
     )
 
@@ -42,7 +42,7 @@ def report() -> Report:
         baseline="rerank",
         n_queries=40,
         n_items=300,
-        exact_accuracy=Interval(0.625, 0.5, 0.75),
+        exact_task={"accuracy": Interval(0.625, 0.5, 0.75)},
         calls_per_second=100.0,
         cells=[
             cell("rerank", 10, 0.6, none, [near, RankBucket(11, 20, 0, 0.12), RankBucket(21, 300, 0, 0.28)], 0),
@@ -99,8 +99,8 @@ def test_sentences_say_what_was_measured(report: Report) -> None:
         "time": "With 20 calls a query takes 205 ms with rerank, 225 ms with axn; 200 ms of that are the "
         "cross-encoder's, at 100 calls per second.",
     }
-    assert "50% with axn" in (readings.accuracy(report) or "")
-    assert "(exact), it is 62%" in (readings.accuracy(report) or "")
+    assert "50% with axn" in (readings.task(report) or "")
+    assert "(exact), it is 62%" in (readings.task(report) or "")
     weak = replace(report.cells[-1], gain={5: Interval(-0.02, -0.06, 0.02)})
     sentence = readings.sections(replace(report, cells=[*report.cells[:-1], weak]))[1].reading
     assert "2.0 points fewer (-6.0 to +2.0, so it may be chance)" in sentence
@@ -210,7 +210,7 @@ def test_small_evaluations_are_reported_too(tmp_path: Path, n_queries: int, ks, 
     options = EvaluationOptions(ks=ks, budgets=budgets, methods=methods)
     report = evaluate(index, queries, folder=tmp_path / "exact", options=options)
     for told in (report, replace(report, calls_per_second=None)):
-        assert readings.accuracy(told) is None
+        assert readings.task(told) is None
         told.write_markdown(tmp_path / "report.md")
         told.table(80)
     assert "came from disk" in (tmp_path / "report.md").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.factorization import CUR, Factorization, MFInductive, MFTransductive
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
-from crossknn.inputs import read_items, read_queries
+from crossknn.inputs import judgements, read_items, read_qrels, read_queries
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.search import AXN, METHODS, SearchMethod, TouR
@@ -235,6 +235,9 @@ def evaluate_command(
     ],
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
     budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [50, 100, 200, 500],  # noqa: B006
+    qrels: Annotated[
+        Path | None, typer.Option(help="Judgements in TREC's format, for nDCG@10 and R@100; queries need ids then.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn with the seed.")] = None,
     method: Annotated[
         list[MethodName] | None,
@@ -264,6 +267,7 @@ def evaluate_command(
     labels = [row.label for row in rows if row.label is not None]
     if labels and len(labels) != len(rows):
         raise InputError(f"{len(labels)} of {len(rows)} queries have a label; give it to all or to none")
+    judged = None if qrels is None else judgements(rows, read_qrels(qrels), qrels)
     if (out_folder / MANIFEST).exists():
         raise InputError(f"{out_folder} holds an index; the report needs a folder of its own")
     names = [m.value for m in method or ()] or (["rerank"] if opened.item_model is None else list(default_methods()))
@@ -277,6 +281,7 @@ def evaluate_command(
             opened,
             texts,
             labels=labels or None,
+            relevant=judged,
             folder=out_folder / "exact" / digest_texts(texts)[:12],
             options=options,
             progress=progress,

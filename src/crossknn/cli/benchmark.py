@@ -18,7 +18,7 @@ from crossknn.datasets.splits import Dataset
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import DEFAULT_SYSTEMS
-from crossknn.inputs import Query, read_items, read_queries
+from crossknn.inputs import Qrels, Query, judgements, read_beir, read_items, read_queries
 from crossknn.scores.ledger import ProgressCallback
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
@@ -31,9 +31,7 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 
 @one_line_errors
 def benchmark_command(
-    items: Annotated[
-        str, typer.Argument(help=f"{', '.join(DATASETS)}; or items (JSONL, CSV, TSV, Parquet, BeIR folder).")
-    ],
+    items: Annotated[str, typer.Argument(help=f"{', '.join(DATASETS)}; a BeIR folder; or a file of items.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for scores, checkpoints and the report.")],
     scorer: Annotated[str, typer.Option(help=SCORER_HELP)],
     first_stage: Annotated[str, typer.Option(help=FIRST_STAGE_HELP)],
@@ -41,9 +39,9 @@ def benchmark_command(
     queries: Annotated[
         Path | None, typer.Option(help="What is measured, where items are a file; perhaps with labels.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which queries of a named data set are measured: dev to choose by.")] = (
-        "test"
-    ),
+    split: Annotated[
+        str, typer.Option(help="Which queries of a named set or BeIR folder are measured: dev to choose by.")
+    ] = ("test"),
     train_limit: Annotated[int | None, typer.Option(min=1, help="Take the first train queries only.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first measured queries only.")] = None,
     system: Annotated[
@@ -131,25 +129,34 @@ def _data(
     train_limit: int | None,
     limit: int | None,
 ) -> BenchmarkData:
+    qrels: Qrels | None = None
     if items in DATASETS:
         if train_queries is not None or queries is not None:
             raise InputError(f"{items} has queries of its own; --train-queries and --queries go with items of a file")
         named = DATASETS[items]()
-        if split not in named.queries or split == "index_train":
+        if split not in ("dev", "test"):
             raise InputError(f"no split {split!r} to measure on; there are dev and test")
         train, asked = ([Query(q.text, q.item_id) for q in named.queries[s]] for s in ("index_train", split))
         texts = dict(named.items)
+    elif Path(items).is_dir() and queries is None:
+        texts, asked, qrels = read_beir(Path(items), split, strict=False)
+        train = read_queries(train_queries) if train_queries else read_beir(Path(items), "train", strict=False)[1]
+    elif train_queries is None or queries is None:
+        raise InputError(
+            f"{items!r} is no named data set ({', '.join(DATASETS)}); a file needs --train-queries and --queries"
+        )
     else:
-        if train_queries is None or queries is None:
-            raise InputError(
-                f"{items!r} is no named data set ({', '.join(DATASETS)}); a file needs --train-queries and --queries"
-            )
         texts, train, asked = read_items(Path(items)), read_queries(train_queries), read_queries(queries)
     measured = {query.text: query for query in reversed(asked)}  # a query that stands twice is measured once
-    measured = dict(reversed(measured.items()))
-    chosen = list(measured.values())[:limit]
+    chosen = list(reversed(measured.values()))[:limit]
     labels = [query.label for query in chosen if query.label is not None]
     if labels and len(labels) != len(chosen):
         raise InputError(f"{len(labels)} of {len(chosen)} queries have a label; give it to all or to none")
     learned = [text for text in dict.fromkeys(query.text for query in train) if text not in measured]
-    return BenchmarkData(texts, learned[:train_limit], [query.text for query in chosen], labels or None)
+    return BenchmarkData(
+        items=texts,
+        train_queries=learned[:train_limit],
+        queries=[query.text for query in chosen],
+        labels=labels or None,
+        relevant=None if qrels is None else judgements(chosen, qrels, Path(items)),
+    )

@@ -47,12 +47,14 @@ class BenchmarkData:
         train_queries: what the indexes learn from.
         queries: what is measured.
         labels: id of the right item for each of them, for task accuracy; None has no accuracy.
+        relevant: item id to grade for each of them, for nDCG@10 and R@100, in place of labels.
     """
 
     items: Mapping[str, str]
     train_queries: Sequence[str]
     queries: Sequence[str]
     labels: Sequence[str] | None = None
+    relevant: Sequence[Mapping[str, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def benchmark(
         data.queries,
         folder=folder / "exact",
         labels=data.labels,
+        relevant=data.relevant,
         options=EvaluationOptions(ks=options.ks, budgets=options.budgets, methods=systems, seed=options.seed),
         progress=lab.progress("ground truth"),
     )

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.evaluation.ground_truth import exact_scores
-from crossknn.evaluation.measures import Interval, paired_interval, top_item_is_right, top_k_recall
+from crossknn.evaluation.measures import Interval, paired_interval, top_k_recall
 from crossknn.evaluation.origins import bucket_ends, origins
 from crossknn.evaluation.replay import Replayed, System, replay
 from crossknn.evaluation.report import Cell, Report, Seconds
+from crossknn.evaluation.task import Judge, Judgements, RightItem
 from crossknn.files import write_aside
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer
@@ -66,6 +67,7 @@ def evaluate(
     *,
     folder: Path,
     labels: Sequence[str] | None = None,
+    relevant: Sequence[Mapping[str, int]] | None = None,
     options: EvaluationOptions | None = None,
     progress: ProgressCallback | None = None,
 ) -> Report:
@@ -79,6 +81,7 @@ def evaluate(
         queries: query texts, all different, none of them a train query of an index.
         folder: keeps the ground truth.
         labels: the id of the right item for each query, for task accuracy. Items with the same text count as right too.
+        relevant: item id to grade for each query, for nDCG@10 and R@100 (extra ``ir``), in place of labels.
         options: what is measured.
         progress: told of the ground truth's CE calls.
 
@@ -92,17 +95,17 @@ def evaluate(
         name: method if isinstance(method, System) else System(index, method)
         for name, method in options.methods.items()
     }
-    _check(index, queries, labels, options, systems)
-    right = None if labels is None else _right_items(index, labels)
+    _check(index, queries, labels, relevant, options, systems)
+    judge = _judge(index, labels, relevant)
     exact, calls_per_second = _ground_truth(index, queries, folder, progress)
     everything = np.broadcast_to(np.arange(len(index)), exact.shape)
     return Report(
         baseline=next(iter(options.methods)),
         n_queries=len(queries),
         n_items=len(index),
-        exact_accuracy=_accuracy(exact, everything, right, options.seed),
+        exact_task=_task(exact, everything, judge, options.seed),
         calls_per_second=calls_per_second,
-        cells=_cells(replay(systems, queries, exact, options.budgets), exact, right, options, systems),
+        cells=_cells(replay(systems, queries, exact, options.budgets), exact, judge, options, systems),
         context=_context(index, options, systems),
         offline={name: system.offline for name, system in systems.items() if system.offline is not None},
     )
@@ -112,6 +115,7 @@ def _check(
     index: Index,
     queries: Sequence[str],
     labels: Sequence[str] | None,
+    relevant: Sequence[Mapping[str, int]] | None,
     options: EvaluationOptions,
     systems: Mapping[str, System],
 ) -> None:
@@ -124,8 +128,11 @@ def _check(
             f"{len(trained)} of the queries are train queries of an index ({next(iter(trained))!r}, ...); "
             "figures on them would flatter"
         )
-    if labels is not None and len(labels) != len(queries):
-        raise InputError(f"there are {len(queries)} queries, but {len(labels)} labels")
+    if labels is not None and relevant is not None:
+        raise InputError("give labels or relevant items, not both")
+    for what, given in (("labels", labels), ("lists of relevant items", relevant)):
+        if given is not None and len(given) != len(queries):
+            raise InputError(f"there are {len(queries)} queries, but {len(given)} {what}")
     for name, system in systems.items():
         if system.index.items != index.items or system.index.item_ids != index.item_ids:
             raise InputError(f"{name} searches other items; all systems of an evaluation need the same, in one order")
@@ -149,13 +156,10 @@ class _NoScorer:
         return np.zeros(len(item_indices))
 
 
-def _right_items(index: Index, labels: Sequence[str]) -> list[BoolArray]:
-    position = {item_id: n for n, item_id in enumerate(index.item_ids)}
-    missing = next((label for label in labels if label not in position), None)
-    if missing is not None:
-        raise InputError(f"the label {missing!r} is no item of the index")
-    texts = np.array(index.items, dtype=object)
-    return [np.asarray(texts == index.items[position[label]], dtype=bool) for label in labels]
+def _judge(index: Index, labels: Sequence[str] | None, relevant: Sequence[Mapping[str, int]] | None) -> Judge | None:
+    if labels is not None:
+        return RightItem(labels, index.item_ids, index.items)
+    return None if relevant is None else Judgements(relevant, index.item_ids)
 
 
 def _ground_truth(
@@ -190,7 +194,7 @@ def _cache_hits(index: Index) -> int:
 def _cells(
     replayed: Replayed,
     exact: FloatArray,
-    right: list[BoolArray] | None,
+    judge: Judge | None,
     options: EvaluationOptions,
     systems: Mapping[str, System],
 ) -> list[Cell]:
@@ -212,7 +216,7 @@ def _cells(
                 recall={k: paired_interval(values, seed=seed) for k, values in measured.items()},
                 gain={k: paired_interval(values, baseline[k], seed=seed) for k, values in measured.items()},
                 origins=None if k is None else origins(exact, run.scored, replayed.first_stage_ranks, k, ends),
-                accuracy=_accuracy(run.scores, run.scored, right, seed),
+                task=_task(run.scores, run.scored, judge, seed),
                 seconds=Seconds(run.first_stage_seconds, run.fit_seconds, run.retrieve_seconds),
                 offline_calls=systems[method].offline_calls,
             )
@@ -224,11 +228,10 @@ def _recall(exact: FloatArray, scored: IntArray, k: int) -> FloatArray:
     return np.array([top_k_recall(row, found, k) for row, found in zip(exact, scored, strict=True)])
 
 
-def _accuracy(scores: FloatArray, indices: IntArray, right: list[BoolArray] | None, seed: int) -> Interval | None:
-    if right is None:
-        return None
-    rows = zip(scores, indices, right, strict=True)
-    return paired_interval(np.array([top_item_is_right(*row) for row in rows]), seed=seed)
+def _task(scores: FloatArray, indices: IntArray, judge: Judge | None, seed: int) -> dict[str, Interval]:
+    if judge is None:
+        return {}
+    return {name: paired_interval(values, seed=seed) for name, values in judge.measure(scores, indices).items()}
 
 
 def _context(index: Index, options: EvaluationOptions, systems: Mapping[str, System]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def html(report: Report) -> str:
     except MissingExtraError as error:
         said = "".join(f"<p>{escape(section.reading)}</p>\n" for section in readings.sections(report))
         shown = f'{said}<p class="aside">No figures: {escape(str(error))}</p>\n'
-    accuracy = readings.accuracy(report)
+    task = readings.task(report)
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>\n" for name, value in readings.facts(report))
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -71,7 +71,7 @@ def html(report: Report) -> str:
 <div class="figures">
 {shown}</div>
 <h2>All numbers</h2>
-{f"<p>{escape(accuracy)}</p>" if accuracy else ""}
+{f"<p>{escape(task)}</p>" if task else ""}
 {"".join(_table(grid) for grid in grids(report))}<h2>How it was measured</h2>
 <p>{escape(readings.how_measured(report))}</p>
 <dl>
@@ -133,8 +133,8 @@ def markdown(report: Report, pictures: Mapping[str, str]) -> str:
         parts += [f"## {_text(section.title)}", _text(section.reading)]
         if section.figure in pictures:
             parts += [f"![{_text(section.title)}]({pictures[section.figure]})", _text(section.legend)]
-    accuracy = readings.accuracy(report)
-    parts += ["## All numbers", *([_text(accuracy)] if accuracy else [])]
+    task = readings.task(report)
+    parts += ["## All numbers", *([_text(task)] if task else [])]
     for grid in grids(report):
         parts += [f"{_text(grid.title)}:", _rows(grid)]
     parts += ["## How it was measured", _text(readings.how_measured(report))]

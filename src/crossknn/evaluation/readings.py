@@ -69,17 +69,17 @@ def sections(report: Report) -> list[Section]:
     ]
 
 
-def accuracy(report: Report) -> str | None:
-    """How often the best item is the labelled one, for every method and for brute force; None without labels."""
-    if report.exact_accuracy is None:
-        return None
-    best = _listed(
-        (f"with {cell.method}", percent(cell.accuracy.mean)) for cell in report.focus if cell.accuracy is not None
-    )
-    return (
-        f"With {_calls(report)} calls per query, the best item is the labelled one for this share of queries: {best}. "
-        f"Where the cross-encoder scores all items (exact), it is {percent(report.exact_accuracy.mean)}."
-    )
+def task(report: Report) -> str | None:
+    """How good the answers are for the task, for every method and for brute force; None without labels."""
+    said = []
+    for name, exact in report.exact_task.items():
+        best = _listed((f"with {c.method}", percent(c.task[name].mean)) for c in report.with_fewer_methods().focus)
+        what = "the best item is the labelled one for this share of queries" if name == "accuracy" else f"{name} is"
+        said.append(
+            f"With {_calls(report)} calls per query, {what}: {best}. Where the cross-encoder scores all items (exact), "
+            f"it is {percent(exact.mean)}."
+        )
+    return " ".join(said) or None
 
 
 def how_measured(report: Report) -> str:

@@ -55,7 +55,7 @@ class Cell:
         gain: k to the paired difference to the baseline.
         origins: where the exact top k stood in the first stage, and what was found of it, for the largest k up to 10
             that was measured; None where no k fits the budget.
-        accuracy: share of queries whose best item is right; None without labels.
+        task: measure of the task (``accuracy``, ``nDCG@10``, ...) to its value; empty without labels or judgements.
         seconds: time per query beside the CE calls.
         offline_calls: CE calls that its index was learned from.
     """
@@ -65,7 +65,7 @@ class Cell:
     recall: dict[int, Interval]
     gain: dict[int, Interval]
     origins: Origins | None
-    accuracy: Interval | None
+    task: dict[str, Interval]
     seconds: Seconds
     offline_calls: int = 0
 
@@ -78,7 +78,7 @@ class Report:
         baseline: the method that gains are differences to.
         n_queries: queries measured on.
         n_items: items searched.
-        exact_accuracy: task accuracy of brute force; None without labels.
+        exact_task: the task's measures of brute force; empty without labels or judgements.
         calls_per_second: of the scorer while it made the ground truth; None if that came from disk.
         cells: one for each method and budget.
         context: index, scorer, seed and whatever else tells runs apart.
@@ -88,7 +88,7 @@ class Report:
     baseline: str
     n_queries: int
     n_items: int
-    exact_accuracy: Interval | None
+    exact_task: dict[str, Interval]
     calls_per_second: float | None
     cells: Sequence[Cell]
     context: dict[str, Any]

@@ -30,7 +30,7 @@ class Grid:
 
 
 def grids(report: Report) -> list[Grid]:
-    """Recall and accuracy, gain, origins, time: one row for each method and budget."""
+    """Recall and the task's measures, gain, origins, time: one row for each method and budget."""
     every = [_recall_grid(report), _gain_grid(report), _origins_grid(report), _time_grid(report), _offline_grid(report)]
     return [grid for grid in every if grid.rows]
 
@@ -47,13 +47,15 @@ def _recall_grid(report: Report) -> Grid:
     rows = []
     for cell in report.cells:
         recall = [recall_interval(cell.recall[k]) if k in cell.recall else "" for k in report.ks]
-        accuracy = [recall_interval(cell.accuracy)] if cell.accuracy else []
-        rows.append([cell.method, f"{report.calls(cell):,}", *recall, *accuracy])
-    if report.exact_accuracy is None:
+        task = [recall_interval(value) for value in cell.task.values()]
+        rows.append([cell.method, f"{report.calls(cell):,}", *recall, *task])
+    if not report.exact_task:
         return Grid("Recall of the exact top k, with 95% intervals", header, rows)
     blanks = [""] * len(report.ks)
-    rows.append(["exact (all items)", f"{report.n_items:,}", *blanks, recall_interval(report.exact_accuracy)])
-    return Grid("Recall of the exact top k, and task accuracy, with 95% intervals", [*header, "accuracy"], rows)
+    exact = [recall_interval(value) for value in report.exact_task.values()]
+    rows.append(["exact (all items)", f"{report.n_items:,}", *blanks, *exact])
+    title = f"Recall of the exact top k, and {', '.join(report.exact_task)} of the task, with 95% intervals"
+    return Grid(title, [*header, *report.exact_task], rows)
 
 
 def _gain_grid(report: Report) -> Grid:
@@ -138,15 +140,16 @@ def _terminal_table(report: Report, gain: Callable[[Interval], str] | None) -> T
         table.add_column(f"Top-{k}", justify="right", no_wrap=True)
         if gain:
             table.add_column("gain", justify="right", no_wrap=True)
-    if report.exact_accuracy:
-        table.add_column("accuracy", justify="right", no_wrap=True)
+    for name in report.exact_task:
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("time/query", justify="right", no_wrap=True)
     for cell, following in zip_longest(report.cells, report.cells[1:]):
         last = following is None or following.budget != cell.budget
         table.add_row(*_terminal_row(report, cell, gain), end_section=last)
-    if report.exact_accuracy:
+    if report.exact_task:
         blanks = [""] * (len(report.ks) * (2 if gain else 1))
-        table.add_row("exact", f"{report.n_items:,}", *blanks, f"{100 * report.exact_accuracy.mean:.1f}%", "")
+        exact = [f"{100 * value.mean:.1f}%" for value in report.exact_task.values()]
+        table.add_row("exact", f"{report.n_items:,}", *blanks, *exact, "")
     return table
 
 
@@ -157,5 +160,5 @@ def _terminal_row(report: Report, cell: Cell, gain: Callable[[Interval], str] | 
         if gain:
             row.append(gain(cell.gain[k]) if k in cell.gain and cell.method != report.baseline else "")
     calls, beside = report.call_seconds(cell), cell.seconds.total
-    accuracy = [f"{100 * cell.accuracy.mean:.1f}%"] if cell.accuracy else []
-    return [*row, *accuracy, f"calls + {duration(beside)}" if calls is None else duration(calls + beside)]
+    task = [f"{100 * value.mean:.1f}%" for value in cell.task.values()]
+    return [*row, *task, f"calls + {duration(beside)}" if calls is None else duration(calls + beside)]

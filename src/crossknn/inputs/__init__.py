@@ -2,13 +2,14 @@
 
 from crossknn.inputs.beir import read_beir
 from crossknn.inputs.tables import Query, read_items, read_queries
-from crossknn.inputs.trec import Qrels, Run, read_qrels, read_run, write_qrels, write_run
+from crossknn.inputs.trec import Qrels, Run, judgements, read_qrels, read_run, write_qrels, write_run
 from crossknn.inputs.zeshel import read_zeshel
 
 __all__ = [
     "Qrels",
     "Query",
     "Run",
+    "judgements",
     "read_beir",
     "read_items",
     "read_qrels",

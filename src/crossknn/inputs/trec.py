@@ -9,6 +9,7 @@ from pathlib import Path
 from crossknn.errors import InputError
 from crossknn.files import write_aside
 from crossknn.inputs.rows import Row, put, read_lines, whole_number
+from crossknn.inputs.tables import Query
 
 Qrels = dict[str, dict[str, int]]
 """Query id to item id to relevance: 0 or less is not relevant, more is better."""
@@ -28,6 +29,25 @@ def read_qrels(path: Path) -> Qrels:
         rel = whole_number(place, row, "rel")
         put(place, "docno", qrels.setdefault(row["qid"], {}), row["docno"], rel)
     return qrels
+
+
+def judgements(queries: Sequence[Query], qrels: Qrels, path: Path) -> list[dict[str, int]]:
+    """What is relevant to each query, by its id.
+
+    Args:
+        queries: with ids.
+        qrels: judgements.
+        path: where they came from, for errors.
+
+    Raises:
+        InputError: a query has no id, or no relevant item.
+    """
+    for query in queries:
+        if query.id is None:
+            raise InputError(f"the query {query.text!r} has no id, by which {path} could judge it")
+        if not any(grade > 0 for grade in qrels.get(query.id, {}).values()):
+            raise InputError(f"{path} has nothing relevant to the query {query.id!r}; leave it out")
+    return [qrels[query.id] for query in queries if query.id is not None]
 
 
 def read_run(path: Path) -> Run:
