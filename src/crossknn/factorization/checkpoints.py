@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,29 @@ def save_checkpoint(torch: Any, path: Path, key: str, state: Mapping[str, Any]) 
     write_aside(path, file.getvalue())
 
 
-def load_checkpoint(torch: Any, path: Path, key: str) -> dict[str, Any]:
-    """The state that :func:`save_checkpoint` wrote; no code in it is run.
+def check_checkpoint(path: Path | None) -> None:
+    """Make sure that a checkpoint could be written, before hours go into what it is to keep.
 
     Raises:
-        InputError: no checkpoint, or one of something else.
+        InputError: its folder is not there, cannot be written to, or the path is a folder.
+    """
+    if path is None:
+        return
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise InputError(f"the checkpoint {path} cannot be written; name a file in a folder that is there and writable")
+
+
+def load_checkpoint(torch: Any, path: Path, key: str, epochs: int) -> dict[str, Any]:
+    """The state that :func:`save_checkpoint` wrote; no code in it is run.
+
+    Args:
+        torch: the module.
+        path: of the file.
+        key: what it must belong to.
+        epochs: of the run that would go on from it.
+
+    Raises:
+        InputError: no checkpoint, one of something else, or one of a longer run.
     """
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
@@ -43,4 +62,8 @@ def load_checkpoint(torch: Any, path: Path, key: str) -> dict[str, Any]:
         ) from error
     if known != key:
         raise InputError(f"{path} is a checkpoint of other scores, texts, weights or settings; name another file")
+    if state["epoch"] > epochs:
+        raise InputError(
+            f"{path} is {state['epoch']} epochs on, further than the {epochs} asked for; name another file"
+        )
     return state

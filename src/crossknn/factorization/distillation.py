@@ -17,7 +17,7 @@ import numpy as np
 
 from crossknn.arrays import IntArray
 from crossknn.errors import InputError, import_extra
-from crossknn.factorization.checkpoints import load_checkpoint, save_checkpoint
+from crossknn.factorization.checkpoints import check_checkpoint, load_checkpoint, save_checkpoint
 from crossknn.fingerprints import digest_texts, digest_weights
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.scores.matrix import ScoreMatrix
@@ -81,6 +81,7 @@ class Distillation:
         Cost: no CE call; ``epochs * n_queries * (items_per_query + 1)`` passes of the dual encoder, forth and back.
         """
         torch = import_extra("torch", "torch")
+        check_checkpoint(self.checkpoint)
         if (len(queries), len(items)) != scores.shape:
             raise InputError(f"{len(queries)} queries and {len(items)} items do not fit scores of shape {scores.shape}")
         scored = {query: cells for query, cells in scores.by_query() if len(cells) > 1}
@@ -144,7 +145,7 @@ class Distillation:
         """Epochs done."""
         if self.checkpoint is None or not self.checkpoint.exists():
             return 0
-        state = load_checkpoint(torch, self.checkpoint, key)
+        state = load_checkpoint(torch, self.checkpoint, key, self.epochs)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         return int(state["epoch"])

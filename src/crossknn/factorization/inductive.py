@@ -17,7 +17,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, import_extra
-from crossknn.factorization.checkpoints import load_checkpoint, save_checkpoint
+from crossknn.factorization.checkpoints import check_checkpoint, load_checkpoint, save_checkpoint
 from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
@@ -66,12 +66,15 @@ class MFInductive:
         """See :class:`~crossknn.factorization.Factorization`: vectors, and a pair to learn from and one held out.
 
         Raises:
-            InputError: the first stage has no vectors, or there are fewer pairs.
+            InputError: the first stage has no vectors, there are fewer pairs, torch lacks the device, or the checkpoint
+                could not be written.
             MissingExtraError: torch is not installed.
         """
         import_extra("torch", "torch")
         if not has_vectors:
             raise InputError("MF_Ind learns from the first stage's vectors; give a dense first stage")
+        _check_device(self.device)
+        check_checkpoint(self.checkpoint)
         if len(pairs) < 2:
             raise InputError("MF_Ind needs two scored pairs at least; give train queries and a plan that scores some")
 
@@ -108,6 +111,14 @@ class MFInductive:
         return ItemModel(vectors, biases, normalisation, query_map=of_queries)
 
 
+def _check_device(device: str) -> None:
+    torch = import_extra("torch", "torch")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise InputError(f"torch cannot use the device {device!r} here: {str(error).splitlines()[0]}") from error
+
+
 def _trained(
     options: MFInductive, scores: ScoreMatrix, targets: FloatArray, item_vectors: FloatArray, query_vectors: FloatArray
 ) -> dict[str, Any]:
@@ -141,7 +152,7 @@ def _trained(
     state: dict[str, Any] = {"best": copy(), "best_error": held_out_error(), "best_epoch": 0, "epoch": 0}
     key = _key(options, scores.values, scores.query_indices, scores.item_indices, item_vectors, query_vectors)
     if options.checkpoint is not None and options.checkpoint.exists():
-        state = load_checkpoint(torch, options.checkpoint, key)
+        state = load_checkpoint(torch, options.checkpoint, key, options.epochs)
         optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for name, parameter in parameters.items():
