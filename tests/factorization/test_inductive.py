@@ -12,7 +12,7 @@ import pytest
 from crossknn import BM25, BuildOptions, Dense, FunctionScorer, GivenVectors, Index, PerQuery
 from crossknn.errors import InputError
 from crossknn.factorization import GatedMLP, MFInductive
-from crossknn.scores import ScoreMatrix
+from crossknn.scores import Pairs, ScoreMatrix
 
 N_QUERIES, N_ITEMS, D = 60, 150, 6
 OPTIONS = MFInductive(epochs=30, learning_rate=1e-2, batch_size=128, seed=1)
@@ -92,12 +92,30 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(tmp_path: P
     for epochs in (2, 6):
         parted = replace(OPTIONS, epochs=epochs, checkpoint=tmp_path / "mf.pt").fit(scores, **vectors)
     np.testing.assert_array_equal(parted.vectors, whole.vectors)
+    with pytest.raises(InputError, match="6 epochs on, further than the 5"):
+        replace(OPTIONS, epochs=5, checkpoint=tmp_path / "mf.pt").fit(scores, **vectors)
     other = replace(OPTIONS, checkpoint=tmp_path / "mf.pt", seed=2)
     with pytest.raises(InputError, match="checkpoint of other scores"):
         other.fit(scores, **vectors)
     (tmp_path / "mf.pt").write_bytes(b"nothing")
     with pytest.raises(InputError, match="no checkpoint"):
         replace(other, seed=1).fit(scores, **vectors)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "cuda:99"}, "cannot use the device 'cuda:99'"),
+        ({"device": "toaster"}, "cannot use the device 'toaster'"),
+        ({"checkpoint": Path("/nowhere/mf.pt")}, "cannot be written"),
+    ],
+    ids=str,
+)
+def test_what_would_fail_after_the_scores_are_paid_fails_before(settings: dict[str, Any], message: str) -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(InputError, match=message):
+        replace(OPTIONS, **settings).check(Pairs(np.arange(3), np.arange(3)), 3, has_vectors=True)
 
 
 @pytest.mark.torch

@@ -114,18 +114,15 @@ def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
     for key, value in contents.items():
         if stored.get(key) != value:
             raise InputError(
-                f"{folder} holds scores of another run: {_difference(key, stored.get(key), value)}; go on with the same "
-                "input and scorer, or delete the folder (its scores are lost then)"
+                f"{folder} holds scores of another run: {_difference(key, stored.get(key), value)}; go on with the "
+                "same input and scorer, or delete the folder (its scores are lost then)"
             )
 
 
 def _difference(key: str, stored: object, now: object) -> str:
     """What differs, in words; hashes tell a reader nothing."""
-    if key in ("items", "queries", "pairs"):
-        return (
-            f"it scored other {key}" if key != "pairs" else "it scored other pairs of them (plan, seed or cap differ)"
-        )
-    return f"its {key} was {stored}, now it is {now}"
+    said = {"items": "other items", "queries": "other queries", "pairs": "other pairs (plan, seed or cap differ)"}
+    return f"it scored {said[key]}" if key in said else f"its {key} was {stored}, now it is {now}"
 
 
 def _shard_path(folder: Path, start: int) -> Path:
