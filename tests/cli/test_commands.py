@@ -57,6 +57,9 @@ def test_build_search_evaluate(folder: Path) -> None:
     shown = run("search", "x.crossknn", "small red", "--budget", "20", "-k", "2").output
     assert "small red thing" in shown
     assert "20 calls" in shown
+    limited = ("--budget", "8", "--shortlist", "9", "-k", "8", "--json")
+    near = json.loads(run("search", "x.crossknn", "red", *limited).stdout)
+    assert max(hit["first_stage_rank"] for hit in near["hits"]) <= 9
     found = [json.loads(line) for line in run("search", "x.crossknn", "red", "blue", "--json").stdout.splitlines()]
     assert [result["query"] for result in found] == ["red", "blue"]
     assert found[0]["hits"][0].keys() == {"id", "score", "round", "first_stage_rank", "text"}

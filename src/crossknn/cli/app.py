@@ -16,7 +16,15 @@ from rich.markup import escape
 from crossknn import __version__
 from crossknn.cli.benchmark import benchmark_command
 from crossknn.cli.cache import cache
-from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer, trial_rate
+from crossknn.cli.models import (
+    FIRST_STAGE_HELP,
+    SCORER_HELP,
+    Shortlisted,
+    absolute,
+    open_first_stage,
+    open_scorer,
+    trial_rate,
+)
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
@@ -26,7 +34,7 @@ from crossknn.index import BuildOptions, Index
 from crossknn.inputs import judgements, read_items, read_qrels, read_queries
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
-from crossknn.search import AXN, METHODS, SearchMethod, TouR
+from crossknn.search import AXN, METHODS, SearchMethod, Shortlist, TouR
 from crossknn.storage import MANIFEST, check_place, load, read_manifest
 
 app = typer.Typer(
@@ -196,6 +204,7 @@ def search(
     ] = None,
     rounds: Rounds = None,
     mixing: Mixing = None,
+    shortlist: Shortlisted = None,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
@@ -211,7 +220,7 @@ def search(
         raise InputError("there is no query; give one, or a file with --queries")
     opened = _open(index, scorer, first_stage, device, cache_file)
     results = opened.search_batch(
-        texts, k=k, budget=budget, method=_method(opened, method and method.value, rounds, mixing)
+        texts, k=k, budget=budget, method=_method(opened, method and method.value, rounds, mixing, shortlist)
     )
     if as_json:
         for result in results:
@@ -245,6 +254,7 @@ def evaluate_command(
     ] = None,
     rounds: Rounds = None,
     mixing: Mixing = None,
+    shortlist: Shortlisted = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw and of the bootstrap.")] = 0,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
@@ -271,7 +281,10 @@ def evaluate_command(
     if (out_folder / MANIFEST).exists():
         raise InputError(f"{out_folder} holds an index; the report needs a folder of its own")
     names = [m.value for m in method or ()] or (["rerank"] if opened.item_model is None else list(default_methods()))
-    tuned = {name: _method(opened, name, *((None, None) if name == "rerank" else (rounds, mixing))) for name in names}
+    tuned = {
+        name: _method(opened, name, *((None, None) if name == "rerank" else (rounds, mixing)), shortlist)
+        for name in names
+    }
     options = EvaluationOptions(ks=k, budgets=_within(budget, len(opened)), methods=tuned, seed=seed)
     out_folder.mkdir(parents=True, exist_ok=True)
     notes.print(f"exact top k: {len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls")
@@ -346,9 +359,15 @@ def _plan(name: PlanName, top: int | None, uniform: int | None) -> Plan:
     return replace(plan, top=plan.top if top is None else top, uniform=plan.uniform if uniform is None else uniform)
 
 
-def _method(index: Index, name: str | None, rounds: int | None, mixing: float | None) -> SearchMethod:
+def _method(
+    index: Index, name: str | None, rounds: int | None, mixing: float | None, shortlist: int | None
+) -> SearchMethod:
     """A method, or the index's own, with its settings changed where the user says so."""
-    method = index.default_method() if name is None else METHODS[name]
+    method = _tuned(index.default_method() if name is None else METHODS[name], name, rounds, mixing)
+    return method if shortlist is None else Shortlist(method, shortlist)
+
+
+def _tuned(method: SearchMethod, name: str | None, rounds: int | None, mixing: float | None) -> SearchMethod:
     if isinstance(method, AXN):
         mixed = method.mixing if mixing is None else mixing
         return replace(method, rounds=rounds or method.rounds, mixing=mixed)

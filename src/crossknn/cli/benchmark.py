@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer, trial_rate
+from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, Shortlisted, open_first_stage, open_scorer, trial_rate
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.datasets import hpo, icd10cm
 from crossknn.datasets.splits import Dataset
@@ -54,6 +54,7 @@ def benchmark_command(
     ] = list(DEFAULT_SYSTEMS),  # noqa: B006
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
     budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [10, 20, 50, 100, 200, 500],  # noqa: B006
+    shortlist: Shortlisted = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of plans and bootstrap.")] = 0,
     device: Annotated[str, typer.Option(help="Where models run: cpu, cuda, ...")] = "cpu",
     cache_file: Annotated[
@@ -77,6 +78,7 @@ def benchmark_command(
         systems=system,
         ks=k,
         budgets=budget,
+        shortlist=shortlist,
         seed=seed,
         trainable=_trainable(first_stage, device),
     )

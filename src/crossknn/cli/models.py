@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from crossknn.errors import InputError, import_extra
 from crossknn.first_stage import (
@@ -33,6 +35,10 @@ SCORER_HELP = (
 FIRST_STAGE_HELP = (
     "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
 )
+
+Shortlisted = Annotated[
+    int | None, typer.Option("--shortlist", min=1, help="Let each query see only so many of the first stage's best.")
+]
 
 
 def open_scorer(spec: str, device: str = "cpu", cache: Path | None = None, *, named: bool = True) -> Scorer:

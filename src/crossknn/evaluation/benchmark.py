@@ -20,6 +20,7 @@ from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
 from crossknn.scores import Pairs, ScoreMatrix
 from crossknn.scores.ledger import ProgressCallback
+from crossknn.search import Shortlist
 
 DEFAULT_SYSTEMS = (
     "rerank",
@@ -65,6 +66,7 @@ class BenchmarkOptions:
         systems: names as :class:`~crossknn.evaluation.systems.SystemName` reads them; the first is the baseline.
         ks, budgets: as in :class:`~crossknn.evaluation.EvaluationOptions`.
         trainable: makes the sentence-transformers model that ``distilled`` systems fine-tune, a new one each time.
+        shortlist: let each query see only so many of the first stage's best; None is all.
         seed: of plans and bootstrap.
     """
 
@@ -72,6 +74,7 @@ class BenchmarkOptions:
     ks: Sequence[int] = (1, 10, 100)
     budgets: Sequence[int] = (10, 20, 50, 100, 200, 500)
     trainable: Callable[[], Any] | None = None
+    shortlist: int | None = None
     seed: int = 0
     names: Mapping[str, SystemName] = field(init=False)
 
@@ -160,7 +163,8 @@ class _Lab:
             index = self._beginning_with(FIRST_STAGES[name.first](), index)
             if name.method == "rerank":
                 offline = replace(offline, embed_seconds=0.0)  # it has no use for vectors
-        return System(index, name.search_method(), replace(offline, family=name.family))
+        method, size = name.search_method(), self.options.shortlist
+        return System(index, method if size is None else Shortlist(method, size), replace(offline, family=name.family))
 
     def _factorized(self, name: SystemName) -> tuple[Index, Offline]:
         options, timed = self._build_options(name)
