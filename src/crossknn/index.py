@@ -18,7 +18,7 @@ from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.checks import check_count, checked_filter, checked_queries, named_items
 from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputError
-from crossknn.factorization import Factorization, GatedMLP, ItemModel, MFTransductive, Normalisation
+from crossknn.factorization import Factorization, GatedMLP, ItemModel, LinearMap, MFTransductive, Normalisation
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.results import Hit, SearchResult
@@ -289,7 +289,7 @@ class Index:
                     arrays["item_biases"],
                     Normalisation(**stored["normalisation"]),
                     bool(stored["follows_first_stage"]),
-                    GatedMLP(**query_map) if query_map else None,
+                    _query_map(query_map),
                 )
                 shape = (len(rows["train_queries"]), len(items))
                 rows_of, columns_of, values = (np.asarray(arrays[f"score_{p}"]) for p in ("queries", "items", "values"))
@@ -397,6 +397,13 @@ class Index:
             )
             results.append(SearchResult(query, hits, len(indices), tuple(progress.rounds)))
         return results
+
+
+def _query_map(arrays: Mapping[str, Any]) -> GatedMLP | LinearMap | None:
+    """The map whose arrays these are."""
+    if not arrays:
+        return None
+    return GatedMLP(**arrays) if "w1" in arrays else LinearMap(**arrays)
 
 
 def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:

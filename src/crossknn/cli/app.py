@@ -28,7 +28,7 @@ from crossknn.cli.models import (
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
-from crossknn.factorization import CUR, Factorization, MFInductive, MFTransductive
+from crossknn.factorization import CUR, Factorization, MFInductive, MFSideInformation, MFTransductive
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import judgements, read_items, read_qrels, read_queries
@@ -56,6 +56,7 @@ class MethodName(str, Enum):
     rerank = "rerank"
     axn_paper = "axn-paper"
     axn = "axn"
+    bayes = "bayes"
     anncur = "anncur"
     adacur = "adacur"
     tour_ce = "tour-ce"
@@ -75,6 +76,7 @@ class FactorizationName(str, Enum):
 
     mf = "mf"
     mf_ind = "mf-ind"
+    mf_side = "mf-side"
     cur = "cur"
 
     def factorization(self) -> Factorization:
@@ -82,6 +84,7 @@ class FactorizationName(str, Enum):
         made: dict[FactorizationName, Factorization] = {
             FactorizationName.mf: MFTransductive(),
             FactorizationName.mf_ind: MFInductive(),
+            FactorizationName.mf_side: MFSideInformation(),
             FactorizationName.cur: CUR(),
         }
         return made[self]

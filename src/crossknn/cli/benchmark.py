@@ -48,7 +48,7 @@ def benchmark_command(
         list[str],
         typer.Option(
             help="METHOD, perhaps with -rROUNDS, /FIRST and :LEARNER@CALLS behind: axn-r20, rerank/bm25, axn:mf@2. "
-            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors. LEARNER: mf, mf-adamw, mf-ind, "
+            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors. LEARNER: mf, mf-side, mf-adamw, mf-ind, "
             "cur, distilled. Repeat for more, the baseline first."
         ),
     ] = list(DEFAULT_SYSTEMS),  # noqa: B006

@@ -7,7 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from crossknn.errors import InputError
-from crossknn.factorization import CUR, Factorization, MFInductive, MFTransductive, MFTransductiveAdamW
+from crossknn.factorization import (
+    CUR,
+    Factorization,
+    MFInductive,
+    MFSideInformation,
+    MFTransductive,
+    MFTransductiveAdamW,
+)
 from crossknn.first_stage import BM25, FirstStage, RandomFirstStage, TfIdf
 from crossknn.index import BuildOptions
 from crossknn.scores import AllItems, PerQuery
@@ -20,6 +27,7 @@ FACTORIZATIONS: Mapping[str, Callable[[], Factorization]] = {
     "mf": MFTransductive,
     "mf-adamw": MFTransductiveAdamW,
     "mf-ind": MFInductive,
+    "mf-side": MFSideInformation,
     "cur": CUR,
 }
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}

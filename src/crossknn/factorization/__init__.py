@@ -4,7 +4,8 @@ from crossknn.factorization.base import Factorization
 from crossknn.factorization.cur import CUR
 from crossknn.factorization.distillation import Distillation
 from crossknn.factorization.inductive import MFInductive
-from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
+from crossknn.factorization.item_model import GatedMLP, ItemModel, LinearMap, Normalisation
+from crossknn.factorization.side_information import MFSideInformation
 from crossknn.factorization.transductive import MFTransductive
 from crossknn.factorization.transductive_adamw import MFTransductiveAdamW
 
@@ -14,7 +15,9 @@ __all__ = [
     "Factorization",
     "GatedMLP",
     "ItemModel",
+    "LinearMap",
     "MFInductive",
+    "MFSideInformation",
     "MFTransductive",
     "MFTransductiveAdamW",
     "Normalisation",

@@ -73,6 +73,24 @@ class GatedMLP:
 
 
 @dataclass(frozen=True)
+class LinearMap:
+    """A matrix and an offset: ``out = x M + o``.
+
+    Attributes:
+        matrix: (d, d') ``M``.
+        offset: (d',) ``o``.
+    """
+
+    matrix: FloatArray
+    offset: FloatArray
+
+    def apply(self, vectors: FloatArray) -> FloatArray:
+        """(n, d) vectors to (n, d'), one by one: a vector's result does not depend on the others."""
+        rows = [np.asarray(vector, dtype=np.float64) @ self.matrix + self.offset for vector in vectors]
+        return np.array(rows, dtype=np.float32).reshape(len(vectors), len(self.offset))
+
+
+@dataclass(frozen=True)
 class ItemModel:
     """Predicts a query's normalised scores of all items: ``s' = V u + c + constant``.
 
@@ -88,7 +106,7 @@ class ItemModel:
     biases: FloatArray
     normalisation: Normalisation = Normalisation()
     follows_first_stage: bool = True
-    query_map: GatedMLP | None = None
+    query_map: GatedMLP | LinearMap | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.biases.shape != (len(self.vectors),):

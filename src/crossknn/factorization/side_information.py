@@ -1,0 +1,215 @@
+"""Matrix factorization with side information: what a query is expected to like, and how sure that is.
+
+A query's scores are modelled as ``f(i) = alpha <x_q, x_i> + beta + c_i + phi_i . w + noise`` with ``w ~ N(0, I)`` and
+``phi_i = [F_i | s_x x_i | s_1]``: the first stage's inner product as mean, an item bias ``c``, factors ``F`` learned from
+the scores, the first stage's vectors ``x`` once more (a query may differ from its own vector in any direction), and a
+constant. A search with :class:`~crossknn.BayesianRidge` over ``phi`` then starts from all that is known of the query
+before its first score, and is exactly as bold in each direction as the train queries were.
+
+``F = V L``: ``V`` comes from alternating ridge solves of ``r_qi ~ b_q + c_i + u_q . v_i`` on the observed cells, ``r``
+being what the mean leaves over, and ``L L^T = U^T U / |Q|``, so that a standard normal ``w`` is a typical train query.
+The alternation starts from the SVD of rows that a Gaussian process over ``x`` has filled in. ``s_x``, ``s_1``, a factor
+on ``F`` and the noise maximise the likelihood of train queries that were held out of the factors (EM).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crossknn.arrays import FloatArray, IntArray
+from crossknn.errors import InputError
+from crossknn.factorization.item_model import ItemModel, LinearMap, Normalisation
+from crossknn.factorization.transductive import ridge_toward
+from crossknn.scores.matrix import ScoreMatrix
+from crossknn.scores.plan import Pairs
+
+
+@dataclass(frozen=True)
+class MFSideInformation:
+    """Learned factors beside the first stage's vectors, with a prior for the query (needs a dense first stage).
+
+    Attributes:
+        dimensions: width of the learned factors; fewer where there are fewer train queries.
+        sweeps: rounds of solving all queries and all items.
+        query_ridge: how strongly query factors are held to 0.
+        item_ridge: how strongly item factors are held to their start, and item biases to 0.
+        length: of the Gaussian process that fills in the start, in distance between vectors.
+        held_out: share of the train queries that the variances are estimated on.
+        seed: of that share.
+    """
+
+    dimensions: int = 48
+    sweeps: int = 12
+    query_ridge: float = 1.0
+    item_ridge: float = 2.0
+    length: float = 0.7
+    held_out: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dimensions < 1 or self.sweeps < 0:
+            raise InputError(f"dimensions must be 1 or more and sweeps 0 or more, got {self.dimensions}, {self.sweeps}")
+        for name in ("query_ridge", "item_ridge", "length"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 < self.held_out < 1:
+            raise InputError(f"held_out must lie between 0 and 1, got {self.held_out}")
+
+    def check(self, pairs: Pairs, n_items: int, *, has_vectors: bool) -> None:
+        """See :class:`~crossknn.factorization.Factorization`: vectors, and two train queries with scores.
+
+        Raises:
+            InputError: what is missing.
+        """
+        if not has_vectors:
+            raise InputError("MF with side information takes the first stage's vectors; give a dense first stage")
+        if len(np.unique(pairs.query_indices)) < 2:
+            raise InputError("MF with side information needs scores of two train queries at least")
+
+    def fit(
+        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+    ) -> ItemModel:
+        """See :class:`~crossknn.factorization.Factorization`.
+
+        Args:
+            scores: observed CE scores, (n_queries, n_items).
+            item_vectors: (n_items, d), needed.
+            query_vectors: (n_queries, d), needed.
+
+        Raises:
+            InputError: no vectors, shapes that do not fit, or scores of fewer than two queries.
+
+        Cost: no CE call. The start takes ``O(n_queries n_items (n_queries + cells per query))``.
+        """
+        given = item_vectors is not None and query_vectors is not None
+        self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=given)
+        assert item_vectors is not None  # as just checked
+        assert query_vectors is not None
+        x, x_q = (np.asarray(a, dtype=np.float64) for a in (item_vectors, query_vectors))
+        if (len(x_q), len(x)) != scores.shape or x_q.shape[1] != x.shape[1]:
+            raise InputError(f"vectors of shape {x_q.shape} and {x.shape} do not fit scores of shape {scores.shape}")
+        rows = [(query, cells) for query, cells in scores.by_query() if len(cells)]
+        asked = np.random.default_rng(self.seed).permutation(len(rows))
+        n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1)
+        held_out, kept = ([rows[n] for n in some] for some in (asked[:n_held_out], asked[n_held_out:]))
+        partial = self._factors(scores, x, x_q, kept)
+        spread = _variances(scores, x, x_q, held_out, partial)
+        whole = self._factors(scores, x, x_q, rows)
+        return _item_model(x, whole, spread)
+
+    def _factors(
+        self, scores: ScoreMatrix, x: FloatArray, x_q: FloatArray, rows: list[tuple[int, IntArray]]
+    ) -> _Factors:
+        """Mean, biases and factors from some of the train queries."""
+        cells = np.concatenate([some for _, some in rows])
+        q, i, s = scores.query_indices[cells], scores.item_indices[cells], scores.values[cells]
+        cosines = np.einsum("nd,nd->n", x_q[q], x[i])
+        design = np.column_stack([cosines, np.ones(len(cells))])
+        alpha, beta = (float(value) for value in np.linalg.lstsq(design, s, rcond=None)[0])
+        residuals = s - design @ [alpha, beta]
+        row_of = np.repeat(np.arange(len(rows)), [len(some) for _, some in rows])
+        filled = self._filled(x, [i[row_of == n] for n in range(len(rows))], np.split(residuals, _cuts(rows)))
+        d = min(self.dimensions, len(rows))
+        left, singular, right = np.linalg.svd(filled, full_matrices=False)
+        root = np.sqrt(singular[:d])
+        u, v0 = left[:, :d] * root, right[:d].T * root
+        v, c, b = v0.copy(), np.zeros(len(x)), np.zeros(len(rows))
+        by_item = np.argsort(i, kind="stable")
+        items, first = np.unique(i[by_item], return_index=True)
+        cells_of_item = np.split(by_item, first[1:])
+        cells_of_row = np.split(np.arange(len(cells)), _cuts(rows))
+        of_query = np.append(np.full(d, self.query_ridge), 1e-2)
+        of_item = np.full(d + 1, self.item_ridge)
+        for _ in range(self.sweeps):
+            for n, some in enumerate(cells_of_row):
+                matrix = np.column_stack([v[i[some]], np.ones(len(some))])
+                solved = ridge_toward(matrix, residuals[some] - c[i[some]], np.zeros(d + 1), of_query)
+                u[n], b[n] = solved[:-1], solved[-1]
+            for item, some in zip(items, cells_of_item, strict=True):
+                matrix = np.column_stack([u[row_of[some]], np.ones(len(some))])
+                start = np.append(v0[item], 0.0)
+                solved = ridge_toward(matrix, residuals[some] - b[row_of[some]], start, of_item)
+                v[item], c[item] = solved[:-1], solved[-1]
+        moment = u.T @ u / len(rows)
+        lower = np.linalg.cholesky(moment + 1e-9 * np.trace(moment) / d * np.eye(d))
+        return _Factors(alpha, beta, c, v @ lower)
+
+    def _filled(self, x: FloatArray, items: list[IntArray], residuals: list[FloatArray]) -> FloatArray:
+        """(n_rows, n_items) residuals of all items, by a Gaussian process on what was observed of each row."""
+        variance = float(np.var(np.concatenate(residuals))) or 1.0
+        filled = np.empty((len(items), len(x)))
+        squares = np.einsum("nd,nd->n", x, x)
+        for n, (seen, r) in enumerate(zip(items, residuals, strict=True)):
+            distances = np.maximum(squares[:, None] + squares[seen] - 2 * (x @ x[seen].T), 0.0)
+            kernel = variance * (0.8 * np.exp(-distances / (2 * self.length**2)) + 0.8)
+            inner = kernel[seen]
+            inner[np.diag_indices_from(inner)] += 0.1 * variance
+            filled[n] = kernel @ np.linalg.solve(inner, r)
+        return filled
+
+
+@dataclass(frozen=True)
+class _Factors:
+    """The mean's ``alpha`` and ``beta``, item biases (n_items,), and factors (n_items, d)."""
+
+    alpha: float
+    beta: float
+    biases: FloatArray
+    factors: FloatArray
+
+
+def _cuts(rows: list[tuple[int, IntArray]]) -> IntArray:
+    cuts: IntArray = np.cumsum([len(some) for _, some in rows])[:-1]
+    return cuts
+
+
+def _variances(
+    scores: ScoreMatrix, x: FloatArray, x_q: FloatArray, rows: list[tuple[int, IntArray]], known: _Factors
+) -> FloatArray:
+    """Variances of the weights of factors, vectors and constant, and of the noise, by 30 steps of EM on some rows."""
+    problems = []
+    for query, cells in rows:
+        i = scores.item_indices[cells]
+        mean = known.alpha * (x[i] @ x_q[query]) + known.beta + known.biases[i]
+        parts = [known.factors[i], x[i], np.ones((len(i), 1))]
+        problems.append((parts, [part @ part.T for part in parts], scores.values[cells] - mean))
+    total = float(np.mean([np.mean(r**2) for _, _, r in problems])) or 1.0
+    variances = np.array([1.0, total, total, 0.3 * total])
+    for _ in range(30):
+        sums, counts = np.zeros(4), np.zeros(4)
+        for parts, kernels, r in problems:
+            kernel = sum(v * k for v, k in zip(variances[:3], kernels, strict=True)) + variances[3] * np.eye(len(r))
+            inverse = np.linalg.inv(kernel)
+            weights = inverse @ r
+            for n, (part, inner) in enumerate(zip(parts, kernels, strict=True)):
+                width = part.shape[1]
+                spread = width * variances[n] - variances[n] ** 2 * np.sum(inverse * inner)
+                sums[n] += variances[n] ** 2 * (weights @ inner @ weights) + spread
+                counts[n] += width
+            # the noise's posterior, n - noise * trace(K^-1) of it being explained
+            sums[3] += variances[3] ** 2 * (weights @ weights) + variances[3] * (
+                len(r) - variances[3] * np.trace(inverse)
+            )
+            counts[3] += len(r)
+        variances = np.maximum(sums / counts, 1e-6 * total)
+    return variances
+
+
+def _item_model(x: FloatArray, known: _Factors, variances: FloatArray) -> ItemModel:
+    """Scores are normalised to unit noise, so that one solver fits every index."""
+    roots = np.sqrt(variances / variances[3])
+    noise = float(np.sqrt(variances[3]))
+    vectors = np.column_stack([roots[0] * known.factors, roots[1] * x, np.full(len(x), roots[2])])
+    d, width = known.factors.shape[1], x.shape[1]
+    to_space = np.zeros((width, d + width + 1), dtype=np.float32)
+    to_space[:, d : d + width] = np.eye(width) * (known.alpha / noise / roots[1])
+    offset = np.zeros(d + width + 1, dtype=np.float32)
+    offset[-1] = known.beta / noise / roots[2]
+    return ItemModel(
+        vectors.astype(np.float32),
+        (known.biases / noise).astype(np.float32),
+        Normalisation(scale=1 / noise),
+        query_map=LinearMap(to_space, offset),
+    )

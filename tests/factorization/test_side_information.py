@@ -1,0 +1,116 @@
+"""MF with side information: its variances on data of its own kind, and what a search gains from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossknn import AXN, BM25, BuildOptions, Dense, FunctionScorer, GivenVectors, Index, PerQuery
+from crossknn.errors import InputError
+from crossknn.factorization import MFSideInformation, MFTransductive, side_information
+from crossknn.factorization.base import Factorization
+from crossknn.scores import Pairs, ScoreMatrix
+from crossknn.search import METHODS, Task, run_rounds
+
+N_TRAIN, N_TEST, N_ITEMS, D, K = 60, 20, 300, 8, 3
+TRUE = np.array([1.0, 2.0, 4.0, 0.3])
+"""Variances of the weights of factors, vectors and constant, and of the noise."""
+
+
+def _planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, side_information._Factors]:
+    """Scores drawn from the model itself: (queries, items), and the vectors and factors they were drawn with."""
+    rng = np.random.default_rng(seed)
+    x, x_q = (rng.normal(size=(n, D)) / np.sqrt(D) for n in (N_ITEMS, N_TRAIN + N_TEST))
+    known = side_information._Factors(3.0, -2.0, 0.7 * rng.normal(size=N_ITEMS), rng.normal(size=(N_ITEMS, K)))
+    draw = [np.sqrt(v) * rng.normal(size=(len(x_q), width)) for v, width in zip(TRUE, (K, D, 1, N_ITEMS), strict=True)]
+    scores = known.alpha * x_q @ x.T + known.beta + known.biases
+    return scores + draw[0] @ known.factors.T + draw[1] @ x.T + draw[2] + draw[3], x, x_q, known
+
+
+def _observed(exact: np.ndarray, share: float) -> ScoreMatrix:
+    seen = np.random.default_rng(1).random((N_TRAIN, N_ITEMS)) < share
+    return ScoreMatrix(*np.nonzero(seen), exact[:N_TRAIN][seen], seen.shape)
+
+
+def test_variances_are_those_the_scores_were_drawn_with() -> None:
+    exact, x, x_q, known = _planted()
+    scores = _observed(exact, 0.4)
+    found = side_information._variances(scores, x, x_q, list(scores.by_query()), known)
+    np.testing.assert_allclose(found, TRUE, rtol=0.4)
+    np.testing.assert_allclose(found[[0, 3]], TRUE[[0, 3]], rtol=0.2)
+
+
+def test_the_mean_and_the_prior_are_the_models() -> None:
+    _, x, x_q, known = _planted()
+    model = side_information._item_model(x, known, TRUE)
+    prior = model.query_vectors(x_q.astype(np.float32))
+    assert prior is not None
+    mean = known.alpha * x_q @ x.T + known.beta + known.biases
+    np.testing.assert_allclose(model.normalisation.invert(prior @ model.vectors.T + model.biases), mean, atol=1e-4)
+    kernel = model.vectors @ model.vectors.T / model.normalisation.scale**2  # of a standard normal weight
+    parts = TRUE[0] * known.factors @ known.factors.T + TRUE[1] * x @ x.T + TRUE[2]
+    np.testing.assert_allclose(kernel, parts, atol=1e-3)
+    assert model.normalisation.scale == pytest.approx(TRUE[3] ** -0.5)
+
+
+def test_a_search_finds_more_with_it_than_with_ridge_factors() -> None:
+    exact, x, x_q, _ = _planted()
+    scores, asked = _observed(exact, 0.3), exact[N_TRAIN:]
+
+    class Replayed:
+        def score(self, queries: Any, query_indices: np.ndarray, item_indices: np.ndarray) -> np.ndarray:
+            return np.array([asked[int(queries[q]), i] for q, i in zip(query_indices, item_indices, strict=True)])
+
+    found = {}
+    methods: dict[str, tuple[Factorization, AXN]] = {
+        "bayes": (MFSideInformation(dimensions=K), METHODS["bayes"]),  # type: ignore[dict-item]
+        "axn": (MFTransductive(), AXN()),
+    }
+    for name, (factorization, method) in methods.items():
+        model = factorization.fit(scores, x, x_q[:N_TRAIN])
+        vectors = x_q[N_TRAIN:].astype(np.float32)
+        first = (x_q[N_TRAIN:] @ x.T).astype(np.float32)
+        task = Task([str(n) for n in range(N_TEST)], Replayed(), first, model, model.query_vectors(vectors))
+        indices = run_rounds(method, task, 40).indices
+        best = np.argsort(-asked, axis=1)[:, :10]
+        found[name] = np.mean([np.isin(row, seen).mean() for row, seen in zip(best, indices, strict=True)])
+    assert found["bayes"] > found["axn"] + 0.1
+
+
+def test_an_index_keeps_the_prior(tmp_path: Path) -> None:
+    exact, x, x_q, _ = _planted()
+    vectors = {f"i{n}": v for n, v in enumerate(x)} | {f"q{n}": v for n, v in enumerate(x_q)}
+    scorer = FunctionScorer(lambda pairs: [exact[int(q[1:]), int(i[1:])] for q, i in pairs], name="planted")
+    stage = Dense(GivenVectors(vectors))
+    items, train = list(vectors)[:N_ITEMS], [f"q{n}" for n in range(12)]
+    options = BuildOptions(plan=PerQuery(10, 10), factorization=MFSideInformation(dimensions=4, sweeps=2))
+    index = Index.build(items, scorer=scorer, first_stage=stage, queries=train, options=options, out=tmp_path / "i")
+    loaded = Index.load(tmp_path / "i", scorer=scorer, first_stage=stage)
+    asked = [f"q{n}" for n in range(N_TRAIN, N_TRAIN + 3)]
+    results = [i.search_batch(asked, k=5, budget=20, method=METHODS["bayes"]) for i in (index, loaded)]
+    assert [[h.id for h in r] for r in results[0]] == [[h.id for h in r] for r in results[1]]
+    with pytest.raises(InputError, match="dense first stage"):
+        Index.build(items, scorer=scorer, first_stage=BM25(), queries=train, options=options)
+
+
+def test_what_cannot_be_factorized_is_refused() -> None:
+    one = Pairs(np.zeros(5, dtype=np.int64), np.arange(5))
+    with pytest.raises(InputError, match="two train queries"):
+        MFSideInformation().check(one, 5, has_vectors=True)
+    exact, x, x_q, _ = _planted()
+    with pytest.raises(InputError, match="do not fit"):
+        MFSideInformation().fit(_observed(exact, 0.1), x[1:], x_q[:N_TRAIN])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"dimensions": 0}, {"sweeps": -1}, {"query_ridge": 0.0}, {"item_ridge": -1.0}, {"length": 0.0}, {"held_out": 1.0}],
+    ids=str,
+)
+def test_settings_are_checked(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=next(iter(settings))):
+        replace(MFSideInformation(), **settings)
