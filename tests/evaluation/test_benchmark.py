@@ -98,7 +98,11 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     assert [cell.method for cell in report.cells] == list(systems)
     assert {report.offline[name].calls for name in systems[1:]} == {2 * N_ITEMS}
     assert report.offline["axn:distilled@2"].reembed_seconds > 0
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"mf-ind@2.pt", "distilled@2.pt"}
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {f"{learner}@2.{what}" for learner in ("mf-ind", "distilled") for what in ("pt", "seconds")}
+    again = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
+    for name in ("axn:mf-ind@2", "axn:distilled@2"):  # it went on from checkpoints, and does not call that quick
+        assert again.offline[name].train_seconds > report.offline[name].train_seconds
 
 
 def test_names_say_what_is_run() -> None:

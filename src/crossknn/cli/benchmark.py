@@ -48,8 +48,8 @@ def benchmark_command(
         list[str],
         typer.Option(
             help="METHOD, perhaps with -rROUNDS, /FIRST and :LEARNER@CALLS behind: axn-r20, rerank/bm25, axn:mf@2. "
-            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors. LEARNER: mf, mf-side, mf-adamw, mf-ind, "
-            "cur, distilled. Repeat for more, the baseline first."
+            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors. LEARNER: scale, mf, mf-side, "
+            "mf-adamw, mf-ind, cur, distilled. Repeat for more, the baseline first."
         ),
     ] = list(DEFAULT_SYSTEMS),  # noqa: B006
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006

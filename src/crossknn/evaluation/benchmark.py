@@ -15,6 +15,7 @@ from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
 from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, SystemName
 from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
+from crossknn.files import write_aside
 from crossknn.first_stage import Dense, FirstStage, SentenceTransformersEncoder, WithVectors
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
@@ -170,8 +171,10 @@ class _Lab:
         options, timed = self._build_options(name)
         index = self.base.learn(self.data.train_queries, options, progress=self.progress(_label(name)))
         assert index.train_scores is not None
-        calls = len(index.train_scores.values)
-        return index, Offline(calls=calls, embed_seconds=self.embed_seconds, train_seconds=timed.seconds)
+        calls, seconds = len(index.train_scores.values), timed.seconds
+        if isinstance(timed.factorization, MFInductive):
+            seconds = self._with_earlier(name, seconds)
+        return index, Offline(calls=calls, embed_seconds=self.embed_seconds, train_seconds=seconds)
 
     def _build_options(self, name: SystemName) -> tuple[BuildOptions, _Timed]:
         options = name.build_options(len(self.data.train_queries), len(self.data.items), self.options.seed)
@@ -199,7 +202,7 @@ class _Lab:
         offline = Offline(
             calls=len(scored.train_scores.values),
             embed_seconds=self.embed_seconds,
-            train_seconds=trained - start,
+            train_seconds=self._with_earlier(name, trained - start),
             reembed_seconds=seconds,
         )
         return index, offline
@@ -218,6 +221,13 @@ class _Lab:
             train_queries=index.train_queries,
             train_scores=index.train_scores,
         )
+
+    def _with_earlier(self, name: SystemName, seconds: float) -> float:
+        """Training time, with that of earlier runs whose checkpoint this one went on from."""
+        kept = self._checkpoint(name).with_suffix(".seconds")
+        total = seconds + (float(kept.read_text(encoding="utf-8")) if kept.exists() else 0.0)
+        write_aside(kept, f"{total}\n".encode())
+        return total
 
     def _checkpoint(self, name: SystemName) -> Path:
         place = self.folder / "checkpoints"

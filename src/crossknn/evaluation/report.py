@@ -21,7 +21,8 @@ from crossknn.files import write_aside
 MOST_METHODS = 7
 """More lines than these cannot be told apart."""
 
-_FILES = ("report.html", "report.md", "report.json", "recall.png")
+_FILES = ("report.html", "report.md", "report.json")
+_PICTURES: tuple[Name, ...] = ("recall", "offline")
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,9 @@ class Report:
         return asdict(self)
 
     def write(self, folder: Path) -> list[Path]:
-        """Everything: report.html, report.md, report.json and recall.png.
+        """Everything: report.html, report.md, report.json, recall.png, and offline.png where something was learned.
 
-        Without matplotlib (extra ``plot``) there is no recall.png, and the others are written without figures.
+        Without matplotlib (extra ``plot``) there are no pictures, and the others are written without figures.
 
         Args:
             folder: is there already.
@@ -154,16 +155,20 @@ class Report:
         Raises:
             WriteError: the disk is full or read-only.
         """
-        web, text, data, picture = (folder / name for name in _FILES)
-        pictures = {"recall": picture.name}
-        try:
-            self.plot(picture)
-        except MissingExtraError:
-            pictures = {}
+        web, text, data = (folder / name for name in _FILES)
+        pictures: dict[str, str] = {}
+        for figure in _PICTURES:
+            if figure == "offline" and not any(cost.calls for cost in self.offline.values()):
+                continue
+            try:
+                self.plot(folder / f"{figure}.png", figure)
+            except MissingExtraError:
+                break
+            pictures[figure] = f"{figure}.png"
         self.write_html(web)
         self.write_markdown(text, pictures)
         self.write_json(data)
-        return [web, text, data, *([picture] if pictures else [])]
+        return [web, text, data, *(folder / name for name in pictures.values())]
 
     def write_json(self, path: Path) -> None:
         """Everything, for machines."""

@@ -24,6 +24,7 @@ DISTILLED = "distilled"
 VECTORS = "vectors"
 
 FACTORIZATIONS: Mapping[str, Callable[[], Factorization]] = {
+    "scale": lambda: MFTransductive(sweeps=0),
     "mf": MFTransductive,
     "mf-adamw": MFTransductiveAdamW,
     "mf-ind": MFInductive,
@@ -47,7 +48,8 @@ class SystemName:
         rounds: in place of the method's own.
         first: what ranks the first items: a first stage in place of the index's, or ``vectors`` for the learned item
             vectors themselves; None is the index's first stage, but what was learned where ``rerank`` has a learner.
-        learner: what is learned offline: one of :data:`FACTORIZATIONS`, or ``distilled`` for a fine-tuned dual encoder;
+        learner: what is learned offline: one of :data:`FACTORIZATIONS` (``scale`` learns the normalisation of scores
+            alone, appendix A.4 of the paper), or ``distilled`` for a fine-tuned dual encoder;
             None learns nothing.
         calls: CE calls offline for each item; None is the learner's own setting (100 for each train query, all items
             for CUR).

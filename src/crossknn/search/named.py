@@ -21,5 +21,5 @@ METHODS: Mapping[str, SearchMethod] = {
     "tour-ce": TouR("ce"),
     "tour-mse": TouR("mse"),
 }
-"""``bayes`` is meant for an index with :class:`~crossknn.factorization.MFSideInformation`, ``anncur`` and ``adacur`` for
-one with CUR; ``axn-paper`` has the paper's solver."""
+"""``bayes`` is meant for an index with :class:`~crossknn.factorization.MFSideInformation`, ``anncur`` and ``adacur``
+for one with CUR; ``axn-paper`` has the paper's solver."""
