@@ -2,9 +2,9 @@
 
 A query's scores are modelled as ``f(i) = alpha <x_q, x_i> + beta + c_i + phi_i . w + noise`` with ``w ~ N(0, I)`` and
 ``phi_i = [F_i | s_x x_i | s_1]``: the first stage's inner product as mean, an item bias ``c``, factors ``F`` learned
-from the scores, the first stage's vectors ``x`` once more (a query may differ from its own vector in any direction), and
-a constant. A search with :class:`~crossknn.BayesianRidge` over ``phi`` then starts from all that is known of the query
-before its first score, and is exactly as bold in each direction as the train queries were.
+from the scores, the first stage's vectors ``x`` once more (a query may differ from its own vector in any direction),
+and a constant. A search with :class:`~crossknn.BayesianRidge` over ``phi`` then starts from all that is known of the
+query before its first score, and is exactly as bold in each direction as the train queries were.
 
 ``F = V L``: ``V`` comes from alternating ridge solves of ``r_qi ~ b_q + c_i + u_q . v_i`` on the observed cells, ``r``
 being what the mean leaves over, and ``L L^T = U^T U / |Q|``, so that a standard normal ``w`` is a typical train query.

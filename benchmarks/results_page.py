@@ -1,0 +1,119 @@
+"""Puts the figures of `crossknn benchmark` into docs/results.md, between its markers; the sentences there are by hand.
+
+python benchmarks/results_page.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
+
+
+def systems_table(report: dict[str, Any]) -> str:
+    """Recall at the headline points, what the index cost, and the task, one row a system."""
+    cells = {(c["method"], c["budget"]): c for c in report["cells"]}
+    head = ["system", "offline calls per item", "indexing", *(f"{k}@{m}" for k, m in POINTS), "accuracy@100"]
+    rows = []
+    for method in dict.fromkeys(c["method"] for c in report["cells"]):
+        cost = report["offline"][method]
+        calls = cost["calls"] / report["n_items"]
+        beside = cost["embed_seconds"] + cost["train_seconds"] + cost["reembed_seconds"]
+        seconds = beside + cost["calls"] / report["calls_per_second"]
+        recall = [f"{100 * cells[method, m]['recall'][str(k)]['mean']:.1f}" for k, m in POINTS]
+        accuracy = f"{100 * cells[method, 100]['task']['accuracy']['mean']:.1f}"
+        rows.append([f"`{method}`", f"{calls:g}", f"{seconds:,.0f} s", *recall, accuracy])
+    return table(head, rows)
+
+
+def gains_table(report: dict[str, Any], methods: list[str]) -> str:
+    """Gain over the baseline with its interval at every k and budget."""
+    cells = {(c["method"], c["budget"]): c for c in report["cells"]}
+    budgets = sorted({c["budget"] for c in report["cells"]})
+    keys = [(k, m) for k in (1, 10, 100) for m in budgets if k <= m]
+    rows = []
+    for k, m in keys:
+        row = [f"{k}@{m}"]
+        for method in methods:
+            gain = cells[method, m]["gain"][str(k)]
+            row.append(f"{100 * gain['mean']:+.1f} ({100 * gain['low']:+.1f} to {100 * gain['high']:+.1f})")
+        rows.append(row)
+    return table(["k@m", *(f"`{method}`" for method in methods)], rows)
+
+
+def offline_table(report: dict[str, Any], methods: list[str]) -> str:
+    """Indexing time by part."""
+    rows = []
+    for method in methods:
+        cost = report["offline"][method]
+        scoring = cost["calls"] / report["calls_per_second"]
+        parts = [cost["embed_seconds"], scoring, cost["train_seconds"], cost["reembed_seconds"]]
+        rows.append([f"`{method}`", *(f"{part:,.1f}" for part in parts), f"{sum(parts):,.1f}"])
+    return table(["system", "embedding", "scoring", "training", "embedding again", "seconds in all"], rows)
+
+
+def rounds_table(report: dict[str, Any], methods: dict[str, int]) -> str:
+    """Recall and time per query beside the CE calls, by rounds."""
+    cells = {(c["method"], c["budget"]): c for c in report["cells"]}
+    rows = []
+    for method, rounds in methods.items():
+        cell = cells[method, 500]
+        seconds = cell["seconds"]
+        parts = [f"{1000 * seconds[part]:.1f}" for part in ("first_stage", "fit", "retrieve")]
+        recall = [
+            f"{100 * cells[method, m]['recall'][str(k)]['mean']:.1f}" for k, m in ((1, 100), (10, 100), (100, 500))
+        ]
+        calls = f"{1000 * 500 / report['calls_per_second']:,.0f}"
+        rows.append([f"`{method}`", str(rounds), *recall, *parts, calls])
+    head = ["system", "R", "1@100", "10@100", "100@500", "first stage, ms", "fit, ms", "retrieve, ms", "500 calls, ms"]
+    return table(head, rows)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown."""
+    aligned = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, aligned, *rows))
+
+
+def main() -> None:
+    """Fill in every marker."""
+    page = ROOT / "docs" / "results.md"
+    icd, hpo = (
+        json.loads((ROOT / "benchmarks" / "results" / name / "report.json").read_text())
+        for name in ("icd10cm-10k", "hpo-10k")
+    )
+    rounds = {
+        "axn-r2": 2,
+        "axn-r5": 5,
+        "axn": 10,
+        "axn-r20": 20,
+        "axn-paper-r2": 2,
+        "axn-paper": 5,
+        "axn-paper-r10": 10,
+    }
+    costly = ["rerank", "axn:mf@10", "axn-paper:mf-adamw@10", "axn:mf-ind@10", "bayes:mf-side@10", "axn:distilled@10"]
+    costly += ["adacur:cur@10", "adacur:cur@50"]
+    made = {
+        "icd-systems": systems_table(icd),
+        "icd-gains": gains_table(icd, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
+        "icd-offline": offline_table(icd, costly),
+        "icd-rounds": rounds_table(icd, rounds),
+        "hpo-systems": systems_table(hpo),
+        "hpo-gains": gains_table(hpo, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
+    }
+    text = page.read_text()
+    for name, content in made.items():
+        text, n = re.subn(
+            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.S
+        )
+        if n != 1:
+            raise SystemExit(f"docs/results.md has {n} places for {name}")
+    page.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
