@@ -21,6 +21,7 @@ Name = Literal["recall", "gain", "origins", "time", "offline"]
 
 _MARKERS = "osD^vPX"
 _NAME_LENGTH = 20
+_MOST_FAMILIES = 6
 _Number = TypeVar("_Number", int, float)
 
 
@@ -190,25 +191,38 @@ def _offline_panels(report: Report) -> list[Panel]:
     if not any(cost.calls for cost in report.offline.values()):
         return []
     known = all(report.offline_seconds(method) is not None for method in report.offline)
+    shown = _best_families(report)
     return [
-        _offline_panel(report, k, against)
+        _offline_panel(report, k, against, shown)
         for k in sorted({k for cell in report.focus for k in cell.recall})
         for against in (("calls", "seconds") if known else ("calls",))
     ]
 
 
-def _offline_panel(report: Report, k: int, against: str) -> Panel:
+def _best_families(report: Report) -> list[str]:
+    """As many families that learn as lines can be told apart: those whose best finds most."""
+    k = max(k for cell in report.focus for k in cell.recall)
+    found: dict[str, float] = {}
+    for cell in report.focus:
+        cost = report.offline.get(cell.method)
+        if cost is not None and cost.calls:
+            family = cost.family or cell.method
+            found[family] = max(cell.recall[k].mean, found.get(family, 0.0))
+    return sorted(found, key=lambda family: -found[family])[:_MOST_FAMILIES]
+
+
+def _offline_panel(report: Report, k: int, against: str, families: Sequence[str]) -> Panel:
     """Families that learn as lines; of those that do not, the baseline and the best as a level to be above."""
     budget = report.focus[0].budget
     levels: dict[str, float] = {}
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[str, list[tuple[float, float]]] = {family: [] for family in families}
     for cell in report.focus:
         if (cost := report.offline.get(cell.method)) is None:
             continue
         value = 100 * cell.recall[k].mean
         if cost.calls:
             x = cost.calls / report.n_items if against == "calls" else report.offline_seconds(cell.method) or 0.0
-            lines.setdefault(cost.family or cell.method, []).append((x, value))
+            lines.get(cost.family or cell.method, []).append((x, value))
         else:
             levels[cell.method] = value
     best = max(levels, key=lambda method: levels[method], default=None)
