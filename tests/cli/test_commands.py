@@ -146,7 +146,10 @@ def test_every_help_has_an_example(command: str) -> None:
 
 
 def test_ctrl_c_keeps_what_was_scored(folder: Path) -> None:
-    command = [sys.executable, "-c", "from crossknn.cli.app import main; main()", *BUILD, "--queries", "train.csv"]
+    # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program = f"{heard}from crossknn.cli.app import main; main()"
+    command = [sys.executable, "-c", program, *BUILD, "--queries", "train.csv"]
     env = os.environ | {"SLEEP": "0.4"}
     with subprocess.Popen(
         command, cwd=folder, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -371,7 +371,8 @@ def test_the_first_error_is_raised_at_once_and_ends_the_rest(service: Service) -
 
 
 INTERRUPTED = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has it ignored
 import numpy as np
 from crossknn.scorers.http import VLLM, HTTPOptions, HTTPScorer
 scorer = HTTPScorer(VLLM(sys.argv[1], model=str(os.getpid())), HTTPOptions(timeout_seconds=600))
