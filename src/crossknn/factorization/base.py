@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from crossknn.arrays import FloatArray
+from crossknn.errors import InputError
 from crossknn.factorization.item_model import ItemModel
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
@@ -42,3 +43,15 @@ class Factorization(Protocol):
         Cost: no CE call.
         """
         ...
+
+
+def check_shapes(scores: ScoreMatrix, item_vectors: FloatArray, query_vectors: FloatArray) -> None:
+    """One vector for every item and query, all of one width.
+
+    Raises:
+        InputError: the shapes that do not fit.
+    """
+    fits = (len(query_vectors), len(item_vectors)) == scores.shape
+    if not fits or query_vectors.shape[1] != item_vectors.shape[1]:
+        shapes = f"{query_vectors.shape} and {item_vectors.shape}"
+        raise InputError(f"vectors of shape {shapes} do not fit scores of shape {scores.shape}")

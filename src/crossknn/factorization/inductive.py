@@ -17,6 +17,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, import_extra
+from crossknn.factorization.base import check_shapes
 from crossknn.factorization.checkpoints import check_checkpoint, load_checkpoint, save_checkpoint
 from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
 from crossknn.scores.matrix import ScoreMatrix
@@ -98,9 +99,7 @@ class MFInductive:
         self.check(pairs, scores.shape[1], has_vectors=given and query_vectors is not None)
         assert item_vectors is not None  # as just checked
         assert query_vectors is not None
-        if (len(query_vectors), len(item_vectors)) != scores.shape or query_vectors.shape[1] != item_vectors.shape[1]:
-            shapes = f"{query_vectors.shape} and {item_vectors.shape}"
-            raise InputError(f"vectors of shape {shapes} do not fit scores of shape {scores.shape}")
+        check_shapes(scores, item_vectors, query_vectors)
         products = np.sum(query_vectors[scores.query_indices] * item_vectors[scores.item_indices], axis=1)
         normalisation = Normalisation.matching(scores.values, products)
         state = _trained(self, scores, normalisation.apply(scores.values), item_vectors, query_vectors)

@@ -20,6 +20,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
+from crossknn.factorization.base import check_shapes
 from crossknn.factorization.item_model import ItemModel, LinearMap, Normalisation
 from crossknn.factorization.transductive import ridge_toward
 from crossknn.scores.matrix import ScoreMatrix
@@ -88,8 +89,7 @@ class MFSideInformation:
         assert item_vectors is not None  # as just checked
         assert query_vectors is not None
         x, x_q = (np.asarray(a, dtype=np.float64) for a in (item_vectors, query_vectors))
-        if (len(x_q), len(x)) != scores.shape or x_q.shape[1] != x.shape[1]:
-            raise InputError(f"vectors of shape {x_q.shape} and {x.shape} do not fit scores of shape {scores.shape}")
+        check_shapes(scores, x, x_q)
         rows = [(query, cells) for query, cells in scores.by_query() if len(cells)]
         asked = np.random.default_rng(self.seed).permutation(len(rows))
         n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1)

@@ -18,6 +18,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
+from crossknn.factorization.base import check_shapes
 from crossknn.factorization.item_model import ItemModel, Normalisation
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
@@ -173,8 +174,7 @@ def _start(
         reference: FloatArray = np.array([-1.0, 1.0])  # nothing to match: mean 0, standard deviation 1
     else:
         v0, u0 = np.asarray(item_vectors, dtype=np.float64), np.asarray(query_vectors, dtype=np.float64)
-        if len(v0) != n_items or len(u0) != n_queries or v0.shape[1] != u0.shape[1]:
-            raise InputError(f"vectors of shape {u0.shape} and {v0.shape} do not fit scores of shape {scores.shape}")
+        check_shapes(scores, v0, u0)
         reference = _products(u0, v0, scores.query_indices, scores.item_indices)
     normalisation = Normalisation.matching(scores.values, reference)
     normalised: FloatArray = normalisation.apply(scores.values)

@@ -12,6 +12,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError, import_extra
+from crossknn.factorization.base import check_shapes
 from crossknn.factorization.item_model import ItemModel, Normalisation
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
@@ -77,9 +78,7 @@ class MFTransductiveAdamW:
         self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=given)
         assert item_vectors is not None  # as just checked
         assert query_vectors is not None
-        if (len(query_vectors), len(item_vectors)) != scores.shape or query_vectors.shape[1] != item_vectors.shape[1]:
-            shapes = f"{query_vectors.shape} and {item_vectors.shape}"
-            raise InputError(f"vectors of shape {shapes} do not fit scores of shape {scores.shape}")
+        check_shapes(scores, item_vectors, query_vectors)
         products = np.sum(query_vectors[scores.query_indices] * item_vectors[scores.item_indices], axis=1)
         normalisation = Normalisation.matching(scores.values, products)
         vectors = _fitted(self, scores, normalisation.apply(scores.values), item_vectors, query_vectors)
