@@ -31,7 +31,7 @@ from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.factorization import CUR, Factorization, MFInductive, MFSideInformation, MFTransductive
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
-from crossknn.inputs import judgements, read_items, read_qrels, read_queries
+from crossknn.inputs import judgements, labels_of, read_items, read_qrels, read_queries
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.search import AXN, METHODS, SearchMethod, Shortlist, TouR
@@ -277,9 +277,7 @@ def evaluate_command(
     if limit is not None and limit < len(rows):
         kept = np.sort(np.random.default_rng(seed).choice(len(rows), limit, replace=False))
         rows = [rows[n] for n in kept]
-    labels = [row.label for row in rows if row.label is not None]
-    if labels and len(labels) != len(rows):
-        raise InputError(f"{len(labels)} of {len(rows)} queries have a label; give it to all or to none")
+    labels = labels_of(rows)
     judged = None if qrels is None else judgements(rows, read_qrels(qrels), qrels)
     if (out_folder / MANIFEST).exists():
         raise InputError(f"{out_folder} holds an index; the report needs a folder of its own")
@@ -296,7 +294,7 @@ def evaluate_command(
         report = evaluate(
             opened,
             texts,
-            labels=labels or None,
+            labels=labels,
             relevant=judged,
             folder=out_folder / "exact" / digest_texts(texts)[:12],
             options=options,

@@ -18,7 +18,7 @@ from crossknn.datasets.splits import Dataset
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import DEFAULT_SYSTEMS
-from crossknn.inputs import Qrels, Query, judgements, read_beir, read_items, read_queries
+from crossknn.inputs import Qrels, Query, judgements, labels_of, read_beir, read_items, read_queries
 from crossknn.scores.ledger import ProgressCallback
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
@@ -151,14 +151,11 @@ def _data(
         texts, train, asked = read_items(Path(items)), read_queries(train_queries), read_queries(queries)
     measured = {query.text: query for query in reversed(asked)}  # a query that stands twice is measured once
     chosen = list(reversed(measured.values()))[:limit]
-    labels = [query.label for query in chosen if query.label is not None]
-    if labels and len(labels) != len(chosen):
-        raise InputError(f"{len(labels)} of {len(chosen)} queries have a label; give it to all or to none")
     learned = [text for text in dict.fromkeys(query.text for query in train) if text not in measured]
     return BenchmarkData(
         items=texts,
         train_queries=learned[:train_limit],
         queries=[query.text for query in chosen],
-        labels=labels or None,
+        labels=labels_of(chosen),
         relevant=None if qrels is None else judgements(chosen, qrels, Path(items)),
     )

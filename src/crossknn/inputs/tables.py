@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,18 @@ class Query:
     text: str
     label: str | None = None
     id: str | None = None
+
+
+def labels_of(queries: Sequence[Query]) -> list[str] | None:
+    """The label of every query; None where none has one.
+
+    Raises:
+        InputError: only some have.
+    """
+    labels = [query.label for query in queries if query.label is not None]
+    if labels and len(labels) != len(queries):
+        raise InputError(f"{len(labels)} of {len(queries)} queries have a label; give it to all or to none")
+    return labels or None
 
 
 def read_items(path: Path, *, skip_empty: bool = False) -> dict[str, str]:
