@@ -83,6 +83,7 @@ def main() -> None:
     """Fill in every marker."""
     page = ROOT / "docs" / "results.md"
     icd = json.loads((ROOT / "benchmarks" / "results" / "icd10cm-10k" / "report.json").read_text())
+    hpo = json.loads((ROOT / "benchmarks" / "results" / "hpo-10k" / "report.json").read_text())
     rounds = {
         "axn-r2": 2,
         "axn-r5": 5,
@@ -99,6 +100,8 @@ def main() -> None:
         "icd-gains": gains_table(icd, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
         "icd-offline": offline_table(icd, costly),
         "icd-rounds": rounds_table(icd, rounds),
+        "hpo-systems": systems_table(hpo),
+        "hpo-gains": gains_table(hpo, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
     }
     text = page.read_text()
     for name, content in made.items():
