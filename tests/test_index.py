@@ -118,6 +118,40 @@ def test_a_batch_answers_as_its_queries_alone(make_world: Any, method: Any) -> N
     assert index.search_batch([]) == []
 
 
+def test_a_search_by_rounds_finds_what_a_search_finds(world: Any) -> None:
+    index = _build(world)
+    query = world.queries[-1]
+    whole = index.search(query, k=4, budget=17)
+    opened = index.open_search(query, k=4, budget=17)
+    assert not opened.result().hits
+    so_far = []
+    while not opened.done:
+        items = opened.ask()
+        np.testing.assert_array_equal(opened.ask(), items)
+        opened.tell(index.score([query], np.zeros(len(items), dtype=int), items))
+        so_far.append(opened.result())
+    assert _answers([opened.result()]) == _answers([whole])
+    best = [result[0].score for result in so_far]
+    assert best == sorted(best)
+    assert [result.calls for result in so_far] == np.cumsum([cost.calls for cost in whole.trace]).tolist()
+    with pytest.raises(InputError, match="done"):
+        opened.ask()
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"), [([1.0], "asked for 2 scores"), ([1.0, np.nan], "NaN"), ([[1.0], [2.0]], "asked for 2")]
+)
+def test_a_search_by_rounds_takes_only_the_scores_it_asked_for(world: Any, scores: Any, message: str) -> None:
+    opened = _build(world, train=0).open_search(world.queries[0], k=1, budget=2, method=Rerank())
+    with pytest.raises(InputError, match="did not ask"):
+        opened.tell(np.array([1.0, 2.0]))
+    opened.ask()
+    with pytest.raises(InputError, match=message):
+        opened.tell(np.array(scores))
+    opened.tell(np.array([1.0, 2.0]))
+    assert [hit.score for hit in opened.result()] == [2.0]
+
+
 def test_a_hit_tells_where_it_came_from(world: Any) -> None:
     allowed = np.arange(40) != 7
     index = _build(world)

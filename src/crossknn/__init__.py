@@ -14,7 +14,7 @@ from crossknn.first_stage import (
     TfIdf,
     WithVectors,
 )
-from crossknn.index import BuildOptions, Index
+from crossknn.index import BuildOptions, Index, OpenSearch
 from crossknn.onnx_model import OnnxOptions
 from crossknn.results import Hit, SearchResult
 from crossknn.scorers import CachedScorer, FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer
@@ -45,6 +45,7 @@ __all__ = [
     "OnnxEncoder",
     "OnnxOptions",
     "OnnxScorer",
+    "OpenSearch",
     "PerItem",
     "PerQuery",
     "RandomFirstStage",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,10 +23,10 @@ from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.results import Hit, SearchResult
 from crossknn.scorers import Fingerprint, Scorer
-from crossknn.scorers.base import prepared
+from crossknn.scorers.base import checked_scores, prepared
 from crossknn.scores import PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import AXN, Progress, Rerank, SearchMethod, Task, run_rounds
+from crossknn.search import AXN, Progress, Rerank, Rounds, SearchMethod, Task, run_rounds
 
 _QUERIES_AT_ONCE = 64
 _MAP = "query_map_"
@@ -349,17 +349,61 @@ class Index:
         Cost: ``min(budget, allowed items)`` CE calls for each query.
         """
         texts = checked_queries(queries)
-        check_count("k", k)
-        check_count("budget", budget)
-        if budget < k:
-            raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
-        allowed = checked_filter(filter, len(self))
+        allowed = self._checked_search(k, budget, filter)
         chosen = method or self.default_method()
         results: list[SearchResult] = []
         for start in range(0, len(texts), _QUERIES_AT_ONCE):
             task = self.task(texts[start : start + _QUERIES_AT_ONCE], allowed)
             results += self._results(task, run_rounds(chosen, task, budget), k)
         return results
+
+    def open_search(
+        self,
+        query: str,
+        *,
+        k: int = 10,
+        budget: int = 100,
+        method: SearchMethod | None = None,
+        filter: ArrayLike | None = None,
+    ) -> OpenSearch:
+        """:meth:`search` a round at a time: ask which items to score, tell their scores, look at the hits so far.
+
+        For whoever shows a search while it runs, or scores the pairs of many searches together.
+
+        Args and errors: as :meth:`search`. Opening costs no CE call.
+
+        >>> search = index.open_search("water on the brain", budget=100)  # doctest: +SKIP
+        >>> while not search.done:  # doctest: +SKIP
+        ...     items = search.ask()
+        ...     search.tell(index.score([search.query], np.zeros(len(items), int), items))
+        ...     print(search.result())
+        """
+        (text,) = checked_queries([query])
+        allowed = self._checked_search(k, budget, filter)
+        rounds = Rounds(method or self.default_method(), self.task([text], allowed), budget)
+        return OpenSearch(text, rounds, lambda: self._results(rounds.task, rounds.progress, k)[0])
+
+    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        """The cross-encoder's raw logits of some pairs, checked: (n_pairs,) finite float64.
+
+        Args:
+            queries: query texts.
+            query_indices: (n_pairs,) positions in ``queries``.
+            item_indices: (n_pairs,) positions in the index's items.
+
+        Raises:
+            ScorerError: the scorer failed, or returned something else than one finite number per pair.
+
+        Cost: ``n_pairs`` CE calls.
+        """
+        return checked_scores(self._bound_scorer, queries, query_indices, item_indices)
+
+    def _checked_search(self, k: int, budget: int, filter: ArrayLike | None) -> BoolArray | None:
+        check_count("k", k)
+        check_count("budget", budget)
+        if budget < k:
+            raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
+        return checked_filter(filter, len(self))
 
     def default_method(self) -> SearchMethod:
         """AXN where there are item vectors, else retrieve-and-rerank."""
@@ -397,6 +441,44 @@ class Index:
             )
             results.append(SearchResult(query, hits, len(indices), tuple(progress.rounds)))
         return results
+
+
+class OpenSearch:
+    """One query's search under way; made by :meth:`Index.open_search`.
+
+    Attributes:
+        query: its text.
+    """
+
+    def __init__(self, query: str, rounds: Rounds, result: Callable[[], SearchResult]) -> None:
+        self.query = query
+        self._rounds = rounds
+        self._result = result
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent (or the items are)."""
+        return self._rounds.done
+
+    def ask(self) -> IntArray:
+        """(size,) positions of the items to be scored next, best first; the same until told their scores.
+
+        Raises:
+            InputError: the search is done, or its method cannot search this index.
+        """
+        return self._rounds.ask()[1]
+
+    def tell(self, scores: FloatArray) -> None:
+        """The items' CE scores, (size,) finite raw logits in the order asked for.
+
+        Raises:
+            InputError: nothing was asked for, another number of scores was, or a score is not finite.
+        """
+        self._rounds.tell(scores)
+
+    def result(self) -> SearchResult:
+        """The best of what was scored so far."""
+        return self._result()
 
 
 def _query_map(arrays: Mapping[str, Any]) -> GatedMLP | LinearMap | None:

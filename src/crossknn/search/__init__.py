@@ -5,7 +5,7 @@ from crossknn.search.cur import adacur, anncur
 from crossknn.search.named import METHODS
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
-from crossknn.search.rounds import Progress, Proposal, SearchMethod, Task, run_rounds
+from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Task, run_rounds
 from crossknn.search.shortlist import Shortlist
 from crossknn.search.tour import TouR
 
@@ -19,6 +19,7 @@ __all__ = [
     "Proposal",
     "QuerySolver",
     "Rerank",
+    "Rounds",
     "SearchMethod",
     "Shortlist",
     "Task",

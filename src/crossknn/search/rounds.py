@@ -109,65 +109,120 @@ class SearchMethod(Protocol):
         ...
 
 
-def run_rounds(method: SearchMethod, task: Task, budget: int) -> Progress:
-    """Spend a budget of CE calls on every query.
+class Rounds:
+    """A search under way: it asks for the CE scores of a round's pairs, and is told them.
 
-    Args:
-        method: says what to score.
-        task: the queries.
-        budget: CE calls per query, at least 1. Items that run out end the search earlier.
+    Whoever holds it decides where and with what else the pairs are scored; :func:`run_rounds` does it on the spot, a
+    service together with the pairs of other searches.
+    """
+
+    def __init__(self, method: SearchMethod, task: Task, budget: int) -> None:
+        """Spend a budget of CE calls on every query of a task.
+
+        Args:
+            method: says what to score.
+            task: the queries.
+            budget: CE calls per query, at least 1. Items that run out end the search earlier.
+
+        Raises:
+            InputError: the budget is below 1.
+
+        Cost: exactly ``min(budget, allowed items)`` CE calls per query, in ``method.rounds`` rounds as equal as can be.
+        """
+        if budget < 1:
+            raise InputError(f"budget must be at least 1 cross-encoder call, got {budget}")
+        n_queries, n_items = task.first_stage_scores.shape
+        allowed = np.ones(n_items, dtype=bool) if task.allowed is None else task.allowed
+        self.method = method
+        self.task = task
+        self.progress = Progress(
+            indices=np.empty((n_queries, 0), dtype=np.int64),
+            scores=np.empty((n_queries, 0)),
+            predicted=np.empty((n_queries, 0)),
+            unseen=np.tile(allowed, (n_queries, 1)),
+        )
+        self._sizes = round_sizes(min(budget, int(allowed.sum())), method.rounds) if n_queries else []
+        self._asked: tuple[Proposal, float, float] | None = None
+
+    @property
+    def done(self) -> bool:
+        """No round is left."""
+        return len(self.progress.rounds) == len(self._sizes)
+
+    def ask(self) -> tuple[IntArray, IntArray]:
+        """The pairs of the next round, (n_pairs,) each: positions in the task's queries, and in the items.
+
+        Asking again before :meth:`tell` gives the same pairs.
+
+        Raises:
+            InputError: no round is left, or the method proposes what it must not, or cannot search this index.
+        """
+        if self.done:
+            raise InputError("this search is done: there is nothing left to score")
+        if self._asked is None:
+            size = self._sizes[len(self.progress.rounds)]
+            start = time.perf_counter()
+            proposal = self.method.propose(self.task, self.progress, size)
+            end = time.perf_counter()
+            _check_proposal(proposal, self.progress, (len(self.task.queries), size))
+            self._asked = proposal, start, end
+        indices = self._asked[0].indices
+        return np.repeat(np.arange(len(indices)), indices.shape[1]), indices.ravel()
+
+    def tell(self, scores: FloatArray) -> None:
+        """The CE scores of the pairs asked for, in their order.
+
+        Args:
+            scores: (n_pairs,) finite raw logits.
+
+        Raises:
+            InputError: nothing was asked for, another number of scores was, or a score is not finite.
+        """
+        if self._asked is None:
+            raise InputError("this search was told scores that it did not ask for")
+        (proposal, start, proposed), progress = self._asked, self.progress
+        n_queries, size = proposal.indices.shape
+        if np.shape(scores) != (n_queries * size,):
+            raise InputError(f"this search asked for {n_queries * size} scores, and was told {np.shape(scores)}")
+        if not np.isfinite(scores).all():
+            raise InputError("this search was told a score that is NaN or infinite")
+        scored = time.perf_counter()
+        np.put_along_axis(progress.unseen, proposal.indices, False, axis=1)
+        predicted = np.full((n_queries, size), np.nan) if proposal.predicted is None else proposal.predicted
+        progress.indices = np.hstack([progress.indices, proposal.indices])
+        progress.scores = np.hstack([progress.scores, np.reshape(scores, (n_queries, size))])
+        progress.predicted = np.hstack([progress.predicted, predicted])
+        progress.rounds.append(
+            RoundCost(
+                calls=size,
+                solve_seconds=proposal.solve_seconds / n_queries,
+                retrieve_seconds=(proposed - start - proposal.solve_seconds) / n_queries,
+                score_seconds=(scored - proposed) / n_queries,
+            )
+        )
+        self._asked = None
+
+
+def run_rounds(method: SearchMethod, task: Task, budget: int) -> Progress:
+    """Spend a budget of CE calls on every query, as :class:`Rounds` says.
 
     Raises:
         InputError: the budget is below 1.
         ScorerError: the scorer failed.
 
-    Cost: exactly ``min(budget, allowed items)`` CE calls per query, in ``method.rounds`` rounds as equal as can be.
+    Cost: exactly ``min(budget, allowed items)`` CE calls per query.
     """
-    if budget < 1:
-        raise InputError(f"budget must be at least 1 cross-encoder call, got {budget}")
-    n_queries, n_items = task.first_stage_scores.shape
-    allowed = np.ones(n_items, dtype=bool) if task.allowed is None else task.allowed
-    progress = Progress(
-        indices=np.empty((n_queries, 0), dtype=np.int64),
-        scores=np.empty((n_queries, 0)),
-        predicted=np.empty((n_queries, 0)),
-        unseen=np.tile(allowed, (n_queries, 1)),
-    )
-    if n_queries:
-        for size in round_sizes(min(budget, int(allowed.sum())), method.rounds):
-            _run_round(method, task, progress, size)
-    return progress
+    search = Rounds(method, task, budget)
+    while not search.done:
+        rows, columns = search.ask()
+        search.tell(checked_scores(task.scorer, task.queries, rows, columns))
+    return search.progress
 
 
 def round_sizes(budget: int, rounds: int) -> list[int]:
     """A budget in rounds as equal as can be, the larger ones first; no round is empty."""
     share, rest = divmod(budget, rounds)
     return [size for size in (share + (n < rest) for n in range(rounds)) if size > 0]
-
-
-def _run_round(method: SearchMethod, task: Task, progress: Progress, size: int) -> None:
-    n_queries = len(task.queries)
-    start = time.perf_counter()
-    proposal = method.propose(task, progress, size)
-    proposed = time.perf_counter()
-    rows = np.repeat(np.arange(n_queries), size)
-    columns = proposal.indices.ravel()
-    _check_proposal(proposal, progress, (n_queries, size))
-    scores = checked_scores(task.scorer, task.queries, rows, columns).reshape(n_queries, size)
-    scored = time.perf_counter()
-    progress.unseen[rows, columns] = False
-    predicted = np.full((n_queries, size), np.nan) if proposal.predicted is None else proposal.predicted
-    progress.indices = np.hstack([progress.indices, proposal.indices])
-    progress.scores = np.hstack([progress.scores, scores])
-    progress.predicted = np.hstack([progress.predicted, predicted])
-    progress.rounds.append(
-        RoundCost(
-            calls=size,
-            solve_seconds=proposal.solve_seconds / n_queries,
-            retrieve_seconds=(proposed - start - proposal.solve_seconds) / n_queries,
-            score_seconds=(scored - proposed) / n_queries,
-        )
-    )
 
 
 def _check_proposal(proposal: Proposal, progress: Progress, shape: tuple[int, int]) -> None:
