@@ -26,7 +26,7 @@ from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scorers.base import checked_scores, prepared
 from crossknn.scores import PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import AXN, Progress, Rerank, Rounds, SearchMethod, Task, run_rounds
+from crossknn.search import AXN, Progress, RecallTarget, Rerank, Rounds, SearchMethod, Task, run
 
 _QUERIES_AT_ONCE = 64
 _MAP = "query_map_"
@@ -315,6 +315,8 @@ class Index:
         *,
         k: int = 10,
         budget: int = 100,
+        target_recall: float | None = None,
+        max_ms: float | None = None,
         method: SearchMethod | None = None,
         filter: ArrayLike | None = None,
     ) -> SearchResult:
@@ -324,16 +326,30 @@ class Index:
             query: the query's text.
             k: how many hits; fewer if fewer items are allowed.
             budget: CE calls, at least k.
+            target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
+                below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes`` do.
+                How far that can be trusted: ``docs/results.md``.
+            max_ms: stop before a round that would, taking as long as the last one, end later than this many
+                milliseconds after the search began. The first round is always run.
             method: how the budget is spent; None is :meth:`default_method`.
             filter: (n_items,) booleans, true for the items that may be scored and returned.
 
         Raises:
-            InputError: an empty query, a k or budget below 1, a k above the budget, a filter of another length.
+            InputError: an empty query, a k or budget below 1, a k above the budget, a filter of another length, a
+                target outside 0..1 or with a method that cannot tell.
             ScorerError: the scorer failed.
 
-        Cost: ``min(budget, allowed items)`` CE calls.
+        Cost: ``min(budget, allowed items)`` CE calls; fewer where a target or a time stops the search.
         """
-        return self.search_batch([query], k=k, budget=budget, method=method, filter=filter)[0]
+        return self.search_batch(
+            [query],
+            k=k,
+            budget=budget,
+            target_recall=target_recall,
+            max_ms=max_ms,
+            method=method,
+            filter=filter,
+        )[0]
 
     def search_batch(
         self,
@@ -341,20 +357,25 @@ class Index:
         *,
         k: int = 10,
         budget: int = 100,
+        target_recall: float | None = None,
+        max_ms: float | None = None,
         method: SearchMethod | None = None,
         filter: ArrayLike | None = None,
     ) -> list[SearchResult]:
         """:meth:`search` for many queries: the same results, but a round's CE calls share batches.
 
-        Cost: ``min(budget, allowed items)`` CE calls for each query.
+        ``max_ms`` holds for every 64 queries, which are searched together.
+
+        Cost: ``min(budget, allowed items)`` CE calls for each query; fewer where a target or a time stops its search.
         """
         texts = checked_queries(queries)
         allowed = self._checked_search(k, budget, filter)
-        chosen = method or self.default_method()
         results: list[SearchResult] = []
         for start in range(0, len(texts), _QUERIES_AT_ONCE):
             task = self.task(texts[start : start + _QUERIES_AT_ONCE], allowed)
-            results += self._results(task, run_rounds(chosen, task, budget), k)
+            rounds = self._rounds(task, k, budget, target_recall, max_ms, method)
+            run(rounds, task)
+            results += self._results(task, rounds.progress(), k)
         return results
 
     def open_search(
@@ -363,6 +384,8 @@ class Index:
         *,
         k: int = 10,
         budget: int = 100,
+        target_recall: float | None = None,
+        max_ms: float | None = None,
         method: SearchMethod | None = None,
         filter: ArrayLike | None = None,
     ) -> OpenSearch:
@@ -380,8 +403,9 @@ class Index:
         """
         (text,) = checked_queries([query])
         allowed = self._checked_search(k, budget, filter)
-        rounds = Rounds(method or self.default_method(), self.task([text], allowed), budget)
-        return OpenSearch(text, rounds, lambda: self._results(rounds.task, rounds.progress, k)[0])
+        task = self.task([text], allowed)
+        rounds = self._rounds(task, k, budget, target_recall, max_ms, method)
+        return OpenSearch(text, rounds, lambda: self._results(task, rounds.progress(), k)[0])
 
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
         """The cross-encoder's raw logits of some pairs, checked: (n_pairs,) finite float64.
@@ -404,6 +428,26 @@ class Index:
         if budget < k:
             raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
         return checked_filter(filter, len(self))
+
+    def _rounds(
+        self,
+        task: Task,
+        k: int,
+        budget: int,
+        target_recall: float | None,
+        max_ms: float | None,
+        method: SearchMethod | None,
+    ) -> Rounds:
+        chosen = method or self.default_method()
+        if max_ms is not None and not max_ms > 0:
+            raise InputError(f"max_ms must be above 0 milliseconds, got {max_ms}")
+        return Rounds(
+            chosen,
+            task,
+            budget,
+            stop=None if target_recall is None else RecallTarget(chosen, target_recall, k),
+            max_seconds=np.inf if max_ms is None else max_ms / 1000,
+        )
 
     def default_method(self) -> SearchMethod:
         """AXN where there are item vectors, else retrieve-and-rerank."""
@@ -428,18 +472,18 @@ class Index:
             return first_stage.scores_given(queries, vectors)
         return first_stage.scores(queries)
 
-    def _results(self, task: Task, progress: Progress, k: int) -> list[SearchResult]:
-        rounds = progress.round_of_column()
+    def _results(self, task: Task, progress: Sequence[Progress], k: int) -> list[SearchResult]:
         results = []
-        for row, query in enumerate(task.queries):
-            indices, scores = progress.indices[row], progress.scores[row]
+        for row, (query, known) in enumerate(zip(task.queries, progress, strict=True)):
+            (indices,), (scores,), rounds = known.indices, known.scores, known.round_of_column()
             best = np.lexsort((indices, -scores))[:k]
             ranks = _ranks(task.first_stage_scores[row], indices[best], task.allowed)
             hits = tuple(
                 Hit(self.item_ids[i], float(s), int(r), int(rank), self.items[i])
                 for i, s, r, rank in zip(indices[best], scores[best], rounds[best], ranks, strict=True)
             )
-            results.append(SearchResult(query, hits, len(indices), tuple(progress.rounds)))
+            expected = None if known.expected_recall is None else float(known.expected_recall[0])
+            results.append(SearchResult(query, hits, len(indices), tuple(known.rounds), expected))
         return results
 
 
@@ -457,7 +501,7 @@ class OpenSearch:
 
     @property
     def done(self) -> bool:
-        """Whether the budget is spent (or the items are)."""
+        """Whether nothing is left to score: the budget, the items or the time are spent, or the target is met."""
         return self._rounds.done
 
     def ask(self) -> IntArray:

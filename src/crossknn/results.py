@@ -38,12 +38,15 @@ class SearchResult(Sequence[Hit]):
         hits: up to k of them.
         calls: CE calls spent.
         trace: what each round cost.
+        expected_recall: the share of the exact top k that these hits are expected to hold, in 0..1; None in a search
+            without ``target_recall``.
     """
 
     query: str
     hits: tuple[Hit, ...]
     calls: int
     trace: tuple[RoundCost, ...]
+    expected_recall: float | None = None
 
     def __len__(self) -> int:
         return len(self.hits)

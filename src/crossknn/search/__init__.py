@@ -5,8 +5,9 @@ from crossknn.search.cur import adacur, anncur
 from crossknn.search.named import METHODS
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
-from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Task, run_rounds
+from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Stop, Task, run, run_rounds
 from crossknn.search.shortlist import Shortlist
+from crossknn.search.stopping import RecallTarget, expected_recall
 from crossknn.search.tour import TouR
 
 __all__ = [
@@ -18,13 +19,17 @@ __all__ = [
     "Progress",
     "Proposal",
     "QuerySolver",
+    "RecallTarget",
     "Rerank",
     "Rounds",
     "SearchMethod",
     "Shortlist",
+    "Stop",
     "Task",
     "TouR",
     "adacur",
     "anncur",
+    "expected_recall",
+    "run",
     "run_rounds",
 ]

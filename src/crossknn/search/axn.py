@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,9 +11,11 @@ import numpy as np
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
+from crossknn.factorization.item_model import ItemModel
 from crossknn.search.regression import BayesianRidge, QuerySolver
 from crossknn.search.rerank import propose_by_first_stage, propose_by_item_vectors
 from crossknn.search.rounds import Progress, Proposal, Task
+from crossknn.search.stopping import Belief, widened
 from crossknn.vectors import inner_products, top_k
 
 
@@ -66,20 +69,45 @@ class AXN:
         if self._lacks_vector(task):
             raise InputError("mixing needs the query's vector from a dense first stage; set mixing=0")
         start = time.perf_counter()
-        fitted = np.empty((len(task.queries), items.vectors.shape[1]))
-        intercepts = np.empty(len(task.queries))
-        for row, (seen, scores) in enumerate(zip(progress.indices, progress.scores, strict=True)):
-            prior = None if task.query_vectors is None else task.query_vectors[row]
-            targets = items.normalisation.apply(scores) - items.biases[seen]
-            fit = self.solver.solve(items.vectors[seen], targets, prior)
-            fitted[row], intercepts[row] = fit.vector, fit.intercept
-            if self.mixing > 0 and prior is not None:
-                fitted[row] = (1 - self.mixing) * fitted[row] + self.mixing * prior
+        fits = [self.solver.solve(*self._seen(task, items, progress, row)) for row in range(len(task.queries))]
+        fitted = np.array([fit.vector for fit in fits])
+        if self.mixing > 0 and task.query_vectors is not None:
+            fitted = (1 - self.mixing) * fitted + self.mixing * task.query_vectors
         solve_seconds = time.perf_counter() - start
         approximate = inner_products(fitted, items.vectors) + items.biases
         chosen = np.array([top_k(a, size, u) for a, u in zip(approximate, progress.unseen, strict=True)])
-        predicted = np.take_along_axis(approximate, chosen, axis=1) + intercepts[:, None]
+        predicted = np.take_along_axis(approximate, chosen, axis=1) + np.array([[fit.intercept] for fit in fits])
         return Proposal(chosen, items.normalisation.invert(predicted.astype(np.float64)), solve_seconds)
+
+    def beliefs(self, task: Task, progress: Progress, n: int) -> Iterator[Belief]:
+        """See :class:`~crossknn.search.stopping.Believer`.
+
+        Raises:
+            InputError: no item vectors, another solver than BayesianRidge, or mixing.
+        """
+        items = task.item_model
+        if items is None or not isinstance(self.solver, BayesianRidge) or self.mixing > 0:
+            raise InputError(
+                "to know how sure it is, AXN needs item vectors, a BayesianRidge solver and no mixing; this one has "
+                f"{'no' if items is None else 'item'} vectors, {type(self.solver).__name__} and mixing={self.mixing}"
+            )
+        rows = range(len(task.queries))
+        posteriors = [self.solver.posterior(*self._seen(task, items, progress, row)) for row in rows]
+        approximate = inner_products(np.array([p.query.vector for p in posteriors]), items.vectors) + items.biases
+        for row, posterior in enumerate(posteriors):
+            best = top_k(approximate[row], n, progress.unseen[row])
+            means = approximate[row, best].astype(np.float64) + posterior.query.intercept
+            variances = widened(posterior.variances(items.vectors[best]), posterior.surprise, progress.indices.shape[1])
+            deviations = np.sqrt(variances) / items.normalisation.scale
+            yield Belief(best, items.normalisation.invert(means), deviations)
+
+    def _seen(
+        self, task: Task, items: ItemModel, progress: Progress, row: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+        """What a solver takes: a query's item vectors and their scores so far, and its prior mean."""
+        seen = progress.indices[row]
+        targets = items.normalisation.apply(progress.scores[row]) - items.biases[seen]
+        return items.vectors[seen], targets, None if task.query_vectors is None else task.query_vectors[row]
 
     def _first(self, task: Task, progress: Progress, size: int) -> Proposal:
         if self.first_round == "first stage":

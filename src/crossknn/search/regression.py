@@ -81,15 +81,61 @@ class BayesianRidge:
 
     def solve(self, vectors: FloatArray, targets: FloatArray, prior_mean: FloatArray | None = None) -> FittedQuery:
         """See :class:`QuerySolver`."""
+        return self.posterior(vectors, targets, prior_mean).query
+
+    def posterior(self, vectors: FloatArray, targets: FloatArray, prior_mean: FloatArray | None = None) -> Posterior:
+        """What is believed of all scores after some were seen; arguments as :meth:`solve`."""
         matrix = np.asarray(vectors, dtype=np.float64)
         mean = np.zeros(matrix.shape[1]) if prior_mean is None else np.asarray(prior_mean, dtype=np.float64)
         spread = self._times_covariance(matrix)
         kernel = spread @ matrix.T + self.intercept_variance
         kernel[np.diag_indices_from(kernel)] += self.noise
-        weights = np.linalg.solve(kernel, targets - matrix @ mean)
-        return FittedQuery(mean + spread.T @ weights, float(self.intercept_variance * weights.sum()))
+        residuals = targets - matrix @ mean
+        weights = np.linalg.solve(kernel, residuals)
+        fitted = FittedQuery(mean + spread.T @ weights, float(self.intercept_variance * weights.sum()))
+        return Posterior(fitted, self, spread, kernel, float(residuals @ weights))
+
+    def prior_variances(self, vectors: FloatArray) -> FloatArray:
+        """(n,) variances of the scores of items with these (n, d) vectors before any score was seen, noise included."""
+        matrix = np.asarray(vectors, dtype=np.float64)
+        own: FloatArray = np.einsum("nd,nd->n", self._times_covariance(matrix), matrix)
+        return own + self.intercept_variance + self.noise
 
     def _times_covariance(self, matrix: FloatArray) -> FloatArray:
         covariance = np.asarray(self.covariance, dtype=np.float64)
         product: FloatArray = matrix @ covariance if covariance.ndim == 2 else matrix * covariance
         return product
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What :class:`BayesianRidge` believes after some scores.
+
+    Attributes:
+        query: the mean.
+        solver: the prior.
+        spread: (n_scored, d) ``V_A S``.
+        kernel: (n_scored, n_scored) ``K``.
+        surprise: ``r^T K^-1 r`` for the residuals ``r = a - V_A m``; ``n_scored`` is what the prior expects.
+    """
+
+    query: FittedQuery
+    solver: BayesianRidge
+    spread: FloatArray
+    kernel: FloatArray
+    surprise: float
+
+    def variances(self, vectors: FloatArray) -> FloatArray:
+        """Variances of the scores of unseen items, noise included: never below the noise, never above the prior's.
+
+        Args:
+            vectors: (n, d) item vectors.
+
+        Returns:
+            (n,).
+        """
+        matrix = np.asarray(vectors, dtype=np.float64)
+        shared = self.spread @ matrix.T + self.solver.intercept_variance
+        explained = np.square(np.linalg.solve(np.linalg.cholesky(self.kernel), shared)).sum(axis=0)
+        left: FloatArray = np.maximum(self.solver.prior_variances(matrix) - explained, self.solver.noise)
+        return left

@@ -6,9 +6,10 @@ method can overspend or score a pair twice.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,9 @@ from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization.item_model import ItemModel
 from crossknn.scorers.base import BoundScorer, checked_scores
+
+_BETWEEN_STOPS = 25
+"""CE calls between two looks at whether a query has found enough."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,15 @@ class Task:
     item_model: ItemModel | None = None
     query_vectors: FloatArray | None = None
     allowed: BoolArray | None = None
+
+    def rows(self, kept: IntArray) -> Task:
+        """Some of the queries."""
+        return replace(
+            self,
+            queries=[self.queries[row] for row in kept],
+            first_stage_scores=self.first_stage_scores[kept],
+            query_vectors=None if self.query_vectors is None else self.query_vectors[kept],
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,8 @@ class Progress:
         predicted: (n_queries, n_scored) what was expected of them; NaN where nothing was.
         unseen: (n_queries, n_items) items that are allowed and not scored yet.
         rounds: what each round cost.
+        expected_recall: (n_queries,) the share of the exact top k expected to be among the items scored; None in a
+            search that does not ask.
     """
 
     indices: IntArray
@@ -73,6 +88,18 @@ class Progress:
     predicted: FloatArray
     unseen: BoolArray
     rounds: list[RoundCost] = field(default_factory=list)
+    expected_recall: FloatArray | None = None
+
+    def rows(self, kept: IntArray) -> Progress:
+        """That of some of the queries; what is scored from now on changes only one of the two."""
+        return Progress(
+            self.indices[kept],
+            self.scores[kept],
+            self.predicted[kept],
+            self.unseen[kept],
+            list(self.rounds),
+            None if self.expected_recall is None else self.expected_recall[kept],
+        )
 
     def round_of_column(self) -> IntArray:
         """(n_scored,) the round (from 1) that scored each column."""
@@ -109,6 +136,19 @@ class SearchMethod(Protocol):
         ...
 
 
+class Stop(Protocol):
+    """Says which queries have found enough."""
+
+    def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
+        """(n_queries,) share of each query's exact top k that is expected to be among the items scored."""
+        ...
+
+    @property
+    def recall(self) -> float:
+        """A query stops once this much is expected."""
+        ...
+
+
 class Rounds:
     """A search under way: it asks for the CE scores of a round's pairs, and is told them.
 
@@ -116,38 +156,55 @@ class Rounds:
     service together with the pairs of other searches.
     """
 
-    def __init__(self, method: SearchMethod, task: Task, budget: int) -> None:
+    def __init__(
+        self,
+        method: SearchMethod,
+        task: Task,
+        budget: int,
+        *,
+        stop: Stop | None = None,
+        max_seconds: float = math.inf,
+    ) -> None:
         """Spend a budget of CE calls on every query of a task.
 
         Args:
             method: says what to score.
             task: the queries.
             budget: CE calls per query, at least 1. Items that run out end the search earlier.
+            stop: ends a query's search as soon as it has found enough; None spends the budget.
+            max_seconds: no round begins that would, taking as long as the last one, end later than this after now.
 
         Raises:
             InputError: the budget is below 1.
 
-        Cost: exactly ``min(budget, allowed items)`` CE calls per query, in ``method.rounds`` rounds as equal as can be.
+        Cost: at most ``min(budget, allowed items)`` CE calls per query, and exactly these without ``stop`` and
+        ``max_seconds``, in ``method.rounds`` rounds as equal as can be; with ``stop``, in rounds of 25 at most.
         """
         if budget < 1:
             raise InputError(f"budget must be at least 1 cross-encoder call, got {budget}")
         n_queries, n_items = task.first_stage_scores.shape
         allowed = np.ones(n_items, dtype=bool) if task.allowed is None else task.allowed
-        self.method = method
-        self.task = task
-        self.progress = Progress(
+        spent = min(budget, int(allowed.sum()))
+        rounds = method.rounds if stop is None else max(method.rounds, -(-spent // _BETWEEN_STOPS))
+        self._method, self._stop = method, stop
+        self._sizes = round_sizes(spent, rounds)
+        self._task = task
+        self._rows = np.arange(n_queries)
+        self._progress = Progress(
             indices=np.empty((n_queries, 0), dtype=np.int64),
             scores=np.empty((n_queries, 0)),
             predicted=np.empty((n_queries, 0)),
             unseen=np.tile(allowed, (n_queries, 1)),
         )
-        self._sizes = round_sizes(min(budget, int(allowed.sum())), method.rounds) if n_queries else []
+        self._stopped: dict[int, Progress] = {}
         self._asked: tuple[Proposal, float, float] | None = None
+        self._began = time.perf_counter()
+        self._max_seconds = max_seconds
 
     @property
     def done(self) -> bool:
-        """No round is left."""
-        return len(self.progress.rounds) == len(self._sizes)
+        """Nothing is left to score."""
+        return not len(self._rows) or len(self._progress.rounds) == len(self._sizes)
 
     def ask(self) -> tuple[IntArray, IntArray]:
         """The pairs of the next round, (n_pairs,) each: positions in the task's queries, and in the items.
@@ -160,14 +217,14 @@ class Rounds:
         if self.done:
             raise InputError("this search is done: there is nothing left to score")
         if self._asked is None:
-            size = self._sizes[len(self.progress.rounds)]
+            size = self._sizes[len(self._progress.rounds)]
             start = time.perf_counter()
-            proposal = self.method.propose(self.task, self.progress, size)
+            proposal = self._method.propose(self._task, self._progress, size)
             end = time.perf_counter()
-            _check_proposal(proposal, self.progress, (len(self.task.queries), size))
+            _check_proposal(proposal, self._progress, (len(self._rows), size))
             self._asked = proposal, start, end
         indices = self._asked[0].indices
-        return np.repeat(np.arange(len(indices)), indices.shape[1]), indices.ravel()
+        return np.repeat(self._rows, indices.shape[1]), indices.ravel()
 
     def tell(self, scores: FloatArray) -> None:
         """The CE scores of the pairs asked for, in their order.
@@ -180,7 +237,7 @@ class Rounds:
         """
         if self._asked is None:
             raise InputError("this search was told scores that it did not ask for")
-        (proposal, start, proposed), progress = self._asked, self.progress
+        (proposal, start, proposed), progress = self._asked, self._progress
         n_queries, size = proposal.indices.shape
         if np.shape(scores) != (n_queries * size,):
             raise InputError(f"this search asked for {n_queries * size} scores, and was told {np.shape(scores)}")
@@ -201,6 +258,29 @@ class Rounds:
             )
         )
         self._asked = None
+        self._retire(round_seconds=scored - start)
+
+    def progress(self) -> list[Progress]:
+        """What is known so far of each of the task's queries, each as a batch of one."""
+        running = {int(row): self._progress.rows(np.array([n])) for n, row in enumerate(self._rows)}
+        known = running | self._stopped
+        return [known[row] for row in range(len(known))]
+
+    def _retire(self, round_seconds: float) -> None:
+        """Take out the queries that have found enough, or all of them when time is up."""
+        if self._stop is not None:
+            progress = self._progress
+            progress.expected_recall = self._stop.expected_recall(self._task, progress)
+            self._keep(progress.expected_recall < self._stop.recall)
+        if time.perf_counter() - self._began + round_seconds > self._max_seconds:
+            self._keep(np.zeros(len(self._rows), dtype=bool))
+
+    def _keep(self, kept: BoolArray) -> None:
+        if kept.all():
+            return
+        self._stopped |= {int(self._rows[n]): self._progress.rows(np.array([n])) for n in np.flatnonzero(~kept)}
+        rows = np.flatnonzero(kept)
+        self._rows, self._task, self._progress = self._rows[rows], self._task.rows(rows), self._progress.rows(rows)
 
 
 def run_rounds(method: SearchMethod, task: Task, budget: int) -> Progress:
@@ -213,10 +293,19 @@ def run_rounds(method: SearchMethod, task: Task, budget: int) -> Progress:
     Cost: exactly ``min(budget, allowed items)`` CE calls per query.
     """
     search = Rounds(method, task, budget)
+    run(search, task)
+    return search._progress
+
+
+def run(search: Rounds, task: Task) -> None:
+    """Score on the spot whatever a search of a task asks for.
+
+    Raises:
+        ScorerError: the scorer failed.
+    """
     while not search.done:
         rows, columns = search.ask()
         search.tell(checked_scores(task.scorer, task.queries, rows, columns))
-    return search.progress
 
 
 def round_sizes(budget: int, rounds: int) -> list[int]:
