@@ -138,6 +138,23 @@ def test_a_search_by_rounds_finds_what_a_search_finds(world: Any) -> None:
         opened.ask()
 
 
+@pytest.mark.parametrize("max_ms", [0, -1, float("nan")])
+def test_a_time_limit_is_above_zero(world: Any, max_ms: float) -> None:
+    with pytest.raises(InputError, match="max_ms must be above 0"):
+        _build(world).search(world.queries[0], max_ms=max_ms)
+
+
+def test_a_target_ends_a_search_early_and_says_what_it_expects(world: Any) -> None:
+    index = _build(world)
+    results = index.search_batch(world.queries[:6], k=2, budget=40, target_recall=0.3)
+    assert all(result.expected_recall is not None and result.expected_recall >= 0.3 for result in results)
+    alone = [index.search(query, k=2, budget=40, target_recall=0.3) for query in world.queries[:6]]
+    assert _answers(results) == _answers(alone)
+    assert index.search(world.queries[0]).expected_recall is None
+    with pytest.raises(InputError, match="how sure it is"):
+        index.search(world.queries[0], target_recall=0.9, method=Rerank())
+
+
 @pytest.mark.parametrize(
     ("scores", "message"), [([1.0], "asked for 2 scores"), ([1.0, np.nan], "NaN"), ([[1.0], [2.0]], "asked for 2")]
 )

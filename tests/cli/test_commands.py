@@ -57,6 +57,13 @@ def test_build_search_evaluate(folder: Path) -> None:
     shown = run("search", "x.crossknn", "small red", "--budget", "20", "-k", "2").output
     assert "small red thing" in shown
     assert "20 calls" in shown
+    stopped = ("search", "x.crossknn", "small red", "--budget", "40", "-k", "2", "--target-recall", "0.2")
+    found = json.loads(run(*stopped, "--json").output)
+    assert 0.2 <= found["expected_recall"] <= 1
+    assert f"{found['calls']} calls, {found['expected_recall']:.0%} of the exact top expected" in run(*stopped).output
+    assert "target_recall must lie between 0 and 1, got 95.0" in run(*stopped[:-1], "95", exit_code=1).output
+    hurried = run("search", "x.crossknn", "small red", "--budget", "40", "--max-ms", "1e-6", "--json").output
+    assert json.loads(hurried)["calls"] == 4
     limited = ("--budget", "8", "--shortlist", "9", "-k", "8", "--json")
     near = json.loads(run("search", "x.crossknn", "red", *limited).stdout)
     assert max(hit["first_stage_rank"] for hit in near["hits"]) <= 9

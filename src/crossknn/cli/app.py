@@ -202,6 +202,13 @@ def search(
     queries: Annotated[Path | None, typer.Option(help="Queries from a file (JSONL, CSV, TSV, TXT or Parquet).")] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Hits per query.")] = 10,
     budget: Annotated[int, typer.Option(help="Cross-encoder calls per query.")] = 100,
+    target_recall: Annotated[
+        float | None,
+        typer.Option(help="Stop before, once the hits are expected to hold this share of the exact top k (as 0.95)."),
+    ] = None,
+    max_ms: Annotated[
+        float | None, typer.Option(help="Stop before, rather than take longer than these milliseconds.")
+    ] = None,
     method: Annotated[
         MethodName | None, typer.Option(help="How the budget is spent: axn where there are item vectors, else rerank.")
     ] = None,
@@ -223,7 +230,12 @@ def search(
         raise InputError("there is no query; give one, or a file with --queries")
     opened = _open(index, scorer, first_stage, device, cache_file)
     results = opened.search_batch(
-        texts, k=k, budget=budget, method=_method(opened, method and method.value, rounds, mixing, shortlist)
+        texts,
+        k=k,
+        budget=budget,
+        target_recall=target_recall,
+        max_ms=max_ms,
+        method=_method(opened, method and method.value, rounds, mixing, shortlist),
     )
     if as_json:
         for result in results:

@@ -74,8 +74,11 @@ def progress_bar(label: str) -> Iterator[ProgressCallback]:
 
 def result_table(result: SearchResult) -> Table:
     """Hits with the round that found each and its first-stage rank."""
+    cost = f"{result.calls} calls"
+    if result.expected_recall is not None:
+        cost += f", {result.expected_recall:.0%} of the exact top expected"
     table = Table(
-        title=f"{escape(_one_line(result.query)[:300])}  [dim]({result.calls} calls)[/dim]",
+        title=f"{escape(_one_line(result.query)[:300])}  [dim]({cost})[/dim]",
         title_justify="left",
         box=None,
     )

@@ -1,0 +1,167 @@
+"""Does the search know when to stop? Expected recall against true recall, and calls against a fixed budget.
+
+    python benchmarks/stopping.py icd10cm-10k --split test --queries 300 --first-stage MODEL --cache scores.sqlite
+
+Every query is searched to 500 calls, in rounds of 25, on exact scores; after each round the recall that the search
+expects is compared with the one it has. Nothing here is learned from the queries reported on: the form of the estimate
+was chosen on the dev queries of ICD-10-CM. `--cache` holds scores paid for before (`stored_scores.py fill`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from environment import environment
+
+from crossknn.arrays import FloatArray
+from crossknn.cli.benchmark import DATASETS
+from crossknn.cli.models import open_first_stage, open_scorer
+from crossknn.evaluation import exact_scores
+from crossknn.evaluation.systems import SystemName
+from crossknn.index import Index
+from crossknn.scorers import CachedScorer, ReplayScorer
+from crossknn.search import Progress, Rounds, Task, expected_recall, run
+
+KS, TARGETS, MOST, EACH = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), 500, 25
+SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side@2", "bayes:mf-side@10")
+
+
+@dataclass
+class Recorder:
+    """Never stops a query, and writes down what it expects of each after every round."""
+
+    method: Any
+    exact: FloatArray
+    recall: float = 2.0
+    expected: dict[int, list[FloatArray]] = field(default_factory=lambda: defaultdict(list))
+    true: dict[int, list[FloatArray]] = field(default_factory=lambda: defaultdict(list))
+
+    def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
+        """Written down for every k."""
+        for k in KS:
+            edge = -np.partition(-self.exact, k - 1, axis=1)[:, k - 1 : k]
+            self.expected[k].append(expected_recall(self.method, task, progress, k))
+            self.true[k].append(np.minimum((progress.scores >= edge).sum(axis=1), k) / k)
+        return self.expected[KS[0]][-1]
+
+
+def trajectories(index: Index, method: Any, queries: list[str], exact: FloatArray) -> dict[int, Any]:
+    """For each k: (expected, true), each (n_queries, n_rounds)."""
+    parts: dict[int, list[Any]] = defaultdict(list)
+    for first in range(0, len(queries), 50):
+        some = slice(first, first + 50)
+        scorer = ReplayScorer(exact[some], queries[some], index.items).prepare(index.items)
+        task = replace(index.task(queries[some]), scorer=scorer)
+        recorder = Recorder(method, exact[some])
+        run(Rounds(replace(method, rounds=MOST // EACH), task, MOST, stop=recorder), task)
+        for k in KS:
+            parts[k].append((np.array(recorder.expected[k]).T, np.array(recorder.true[k]).T))
+    return {k: tuple(np.vstack(side) for side in zip(*parts[k], strict=True)) for k in KS}
+
+
+def readings(expected: FloatArray, true: FloatArray, k: int, seed: int = 0) -> list[dict[str, Any]]:
+    """One row a target: calls, recall reached, recall expected, and the fixed budget that reaches the same recall."""
+    calls = EACH * np.arange(1, expected.shape[1] + 1)
+    rows = []
+    for target in TARGETS:
+        enough = (expected >= target) & (calls >= k)
+        at = np.where(enough.any(axis=1), enough.argmax(axis=1), len(calls) - 1)
+        every = np.arange(len(at))
+        spent, reached, thought = calls[at], true[every, at], expected[every, at]
+        resampled = np.random.default_rng(seed).integers(0, len(at), size=(1000, len(at)))
+        saved = [_saved(calls, true[some], spent[some], reached[some]) for some in resampled]
+        rows.append(
+            {
+                "k": k,
+                "target": target,
+                "calls": float(spent.mean()),
+                "recall": float(reached.mean()),
+                "expected": float(thought.mean()),
+                "fixed_budget_of_equal_recall": _budget(calls, true.mean(axis=0), reached.mean()),
+                "calls_saved": _saved(calls, true, spent, reached),
+                "calls_saved_95": [float(q) for q in np.quantile(saved, [0.025, 0.975])],
+            }
+        )
+    return rows
+
+
+def _budget(calls: Any, curve: FloatArray, recall: float) -> float:
+    return float(np.interp(recall, np.maximum.accumulate(curve), calls))
+
+
+def _saved(calls: Any, true: FloatArray, spent: Any, reached: FloatArray) -> float:
+    return 1 - float(spent.mean()) / _budget(calls, true.mean(axis=0), float(reached.mean()))
+
+
+def at_fixed_budgets(expected: FloatArray, true: FloatArray, k: int) -> list[dict[str, Any]]:
+    """How well the expectation orders queries that had the same number of calls (Spearman, ties averaged)."""
+    rows = []
+    for budget in (50, 100, 200, 500):
+        if budget < k:
+            continue
+        e, t = expected[:, budget // EACH - 1], true[:, budget // EACH - 1]
+        varied = np.ptp(t) > 0 and np.ptp(e) > 0
+        rho = float(np.corrcoef(_ranks(e), _ranks(t))[0, 1]) if varied else None
+        rows.append({"k": k, "budget": budget, "recall": t.mean(), "expected": e.mean(), "spearman": rho})
+    return rows
+
+
+def _ranks(values: FloatArray) -> FloatArray:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: FloatArray = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def main() -> None:
+    """Measure, print, and write one JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=DATASETS)
+    parser.add_argument("--split", choices=("dev", "test"), default="test")
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--train", type=int, default=500)
+    parser.add_argument("--scorer", default="demo")
+    parser.add_argument("--first-stage", default="demo")
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    data = DATASETS[args.name]()
+    texts = {s: list(dict.fromkeys(q.text for q in data.queries[s])) for s in ("index_train", args.split)}
+    queries, train = texts[args.split][: args.queries], texts["index_train"][: args.train]
+    scorer = CachedScorer(open_scorer(args.scorer), args.cache)
+    plain = Index(data.items, scorer, open_first_stage(args.first_stage))
+    exact = exact_scores(queries, list(data.items.values()), scorer, args.cache.with_suffix(f".{args.name}-exact"))
+    result: dict[str, Any] = {"environment": environment(), "data": args.name, "split": args.split}
+    result |= {"queries": len(queries), "items": len(plain), "systems": {}}
+    for system in SYSTEMS:
+        name = SystemName.parse(system)
+        learns = name.learner is not None
+        index = plain.learn(train, name.build_options(len(train), len(plain), 0)) if learns else plain
+        paths = trajectories(index, name.search_method(), queries, exact)
+        stops = [row for k in KS for row in readings(*paths[k], k)]
+        fixed = [row for k in KS for row in at_fixed_budgets(*paths[k], k)]
+        result["systems"][system] = {"stopping": stops, "fixed": fixed}
+        print(system)
+        for row in stops:
+            print(
+                f"  k {row['k']:3d} target {row['target']:.2f}: {row['calls']:5.0f} calls, recall {row['recall']:.3f}, "
+                f"expected {row['expected']:.3f}; a fixed budget needs {row['fixed_budget_of_equal_recall']:5.0f}: "
+                f"{row['calls_saved']:.0%} saved ({row['calls_saved_95'][0]:.0%} to {row['calls_saved_95'][1]:.0%})"
+            )
+        for row in fixed:
+            rho = "-" if row["spearman"] is None else f"{row['spearman']:.2f}"
+            print(
+                f"  k {row['k']:3d} at {row['budget']:3d} calls: recall {row['recall']:.3f}, "
+                f"expected {row['expected']:.3f}, Spearman {rho}"
+            )
+    out = args.out or Path(__file__).parent / "results" / f"stopping-{args.name}-{args.split}.json"
+    out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
