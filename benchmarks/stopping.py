@@ -26,7 +26,8 @@ from crossknn.evaluation import exact_scores
 from crossknn.evaluation.systems import SystemName
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer, ReplayScorer
-from crossknn.search import Progress, Rounds, Task, expected_recall, run
+from crossknn.search import Progress, Rounds, Task, run
+from crossknn.search.stopping import found_share, n_candidates
 
 KS, TARGETS, MOST, EACH = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), 500, 25
 SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side@2", "bayes:mf-side@10")
@@ -44,9 +45,11 @@ class Recorder:
 
     def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
         """Written down for every k."""
+        beliefs = list(self.method.beliefs(task, progress, n_candidates(max(KS))))
         for k in KS:
             edge = -np.partition(-self.exact, k - 1, axis=1)[:, k - 1 : k]
-            self.expected[k].append(expected_recall(self.method, task, progress, k))
+            shares = [found_share(belief, progress.rows(np.array([n])), k) for n, belief in enumerate(beliefs)]
+            self.expected[k].append(np.array(shares))
             self.true[k].append(np.minimum((progress.scores >= edge).sum(axis=1), k) / k)
         return self.expected[KS[0]][-1]
 

@@ -20,6 +20,7 @@ from crossknn.results import Hit, SearchResult
 from crossknn.scorers import CachedScorer, FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer
 from crossknn.scores import AllItems, PerItem, PerQuery
 from crossknn.search import AXN, BayesianRidge, MinNorm, Rerank, Shortlist
+from crossknn.tuning import Tuning
 
 __version__ = version("crossknn")
 
@@ -56,6 +57,7 @@ __all__ = [
     "SentenceTransformersScorer",
     "Shortlist",
     "TfIdf",
+    "Tuning",
     "WithVectors",
     "__version__",
 ]

@@ -26,7 +26,8 @@ from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scorers.base import checked_scores, prepared
 from crossknn.scores import PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import AXN, Progress, RecallTarget, Rerank, Rounds, SearchMethod, Task, run
+from crossknn.search import AXN, METHODS, Progress, RecallTarget, Rerank, Rounds, SearchMethod, Task, method_named, run
+from crossknn.tuning import Trial, Tuning, tune
 
 _QUERIES_AT_ONCE = 64
 _MAP = "query_map_"
@@ -75,6 +76,7 @@ class Index:
         train_queries: the queries the index learned from.
         train_scores: their observed scores; None without train queries.
         notes: whatever should be kept with the index; the command remembers there which models it named.
+        tuning: how it is searched where the caller does not say; None before :meth:`tune`.
     """
 
     def __init__(
@@ -88,12 +90,14 @@ class Index:
         train_queries: Sequence[str] = (),
         train_scores: ScoreMatrix | None = None,
         notes: Mapping[str, str] | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         self.item_ids = list(items)
         self.items = list(items.values())
         self.train_queries = list(train_queries)
         self.train_scores = train_scores
         self.notes = dict(notes or {})
+        self.tuning = tuning
         self._scorer = scorer
         self.first_stage = first_stage
         self._bound_first_stage = first_stage.prepare(self.items, first_stage_vectors)
@@ -238,6 +242,7 @@ class Index:
             "first_stage": self.first_stage.fingerprint,
             "item_model": None,
             "notes": self.notes,
+            "tuning": None if self.tuning is None else asdict(self.tuning),
         }
         arrays: dict[str, np.ndarray] = {}
         rows = {"items": [{"id": i, "text": text} for i, text in zip(self.item_ids, self.items, strict=True)]}
@@ -247,6 +252,7 @@ class Index:
             config["item_model"] = {
                 "normalisation": asdict(self.item_model.normalisation),
                 "follows_first_stage": self.item_model.follows_first_stage,
+                "noise": self.item_model.noise,
             }
             arrays |= {"item_vectors": self.item_model.vectors, "item_biases": self.item_model.biases}
             if self.item_model.query_map is not None:
@@ -290,6 +296,7 @@ class Index:
                     Normalisation(**stored["normalisation"]),
                     bool(stored["follows_first_stage"]),
                     _query_map(query_map),
+                    stored.get("noise"),
                 )
                 shape = (len(rows["train_queries"]), len(items))
                 rows_of, columns_of, values = (np.asarray(arrays[f"score_{p}"]) for p in ("queries", "items", "values"))
@@ -303,6 +310,7 @@ class Index:
                 train_queries=[row["text"] for row in rows.get("train_queries", [])],
                 train_scores=scores,
                 notes=contents.config.get("notes"),
+                tuning=_tuning(contents.config.get("tuning")),
             )
         except (KeyError, TypeError, InputError) as error:
             raise IndexFileError(f"{folder} does not fit together ({error}); build the index again") from error
@@ -314,7 +322,7 @@ class Index:
         query: str,
         *,
         k: int = 10,
-        budget: int = 100,
+        budget: int | None = None,
         target_recall: float | None = None,
         max_ms: float | None = None,
         method: SearchMethod | None = None,
@@ -325,7 +333,7 @@ class Index:
         Args:
             query: the query's text.
             k: how many hits; fewer if fewer items are allowed.
-            budget: CE calls, at least k.
+            budget: CE calls, at least k; None is the tuned one, or 100.
             target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
                 below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes`` do.
                 How far that can be trusted: ``docs/results.md``.
@@ -356,7 +364,7 @@ class Index:
         queries: Sequence[str],
         *,
         k: int = 10,
-        budget: int = 100,
+        budget: int | None = None,
         target_recall: float | None = None,
         max_ms: float | None = None,
         method: SearchMethod | None = None,
@@ -369,6 +377,7 @@ class Index:
         Cost: ``min(budget, allowed items)`` CE calls for each query; fewer where a target or a time stops its search.
         """
         texts = checked_queries(queries)
+        budget = self.default_budget() if budget is None else budget
         allowed = self._checked_search(k, budget, filter)
         results: list[SearchResult] = []
         for start in range(0, len(texts), _QUERIES_AT_ONCE):
@@ -383,7 +392,7 @@ class Index:
         query: str,
         *,
         k: int = 10,
-        budget: int = 100,
+        budget: int | None = None,
         target_recall: float | None = None,
         max_ms: float | None = None,
         method: SearchMethod | None = None,
@@ -402,6 +411,7 @@ class Index:
         ...     print(search.result())
         """
         (text,) = checked_queries([query])
+        budget = self.default_budget() if budget is None else budget
         allowed = self._checked_search(k, budget, filter)
         task = self.task([text], allowed)
         rounds = self._rounds(task, k, budget, target_recall, max_ms, method)
@@ -450,8 +460,54 @@ class Index:
         )
 
     def default_method(self) -> SearchMethod:
-        """AXN where there are item vectors, else retrieve-and-rerank."""
-        return Rerank() if self.item_model is None else AXN()
+        """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""
+        if self.tuning is not None:
+            return method_named(self.tuning.method)
+        if self.item_model is None:
+            return Rerank()
+        return AXN() if self.item_model.noise is None else METHODS["bayes"]
+
+    def default_budget(self) -> int:
+        """The tuned one, or 100."""
+        return 100 if self.tuning is None else self.tuning.budget
+
+    def tune(
+        self,
+        queries: Sequence[str],
+        *,
+        k: int = 10,
+        budget: int = 100,
+        target_recall: float | None = None,
+        methods: Sequence[str] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Tuning:
+        """Find out how this index is searched best, and search it so from now on (see :mod:`crossknn.tuning`).
+
+        :meth:`save` keeps the choice with the index.
+
+        Args:
+            queries: queries like those to come, no labels needed; 30 or more are best. Those that the index has learned
+                from are left out, since on these what was learned looks better than it is.
+            k: hits that searches will ask for.
+            budget: CE calls per query; with a target the most that may be spent.
+            target_recall: None finds the best recall for the budget; a number in 0..1 the cheapest way to it.
+            methods: names to compare; None takes all that can search this index.
+            progress: told of trials done and in all.
+
+        Raises:
+            InputError: too few queries that the index has not learned from, a budget below k, or no method reaches the
+                target.
+            ScorerError: the scorer failed.
+
+        Cost: each pair that any trial looks at, once: some 5 to 10 budgets per query, said by ``Tuning.calls``.
+        """
+        check_count("k", k)
+        learned = set(self.train_queries)
+        fresh = [query for query in dict.fromkeys(checked_queries(queries)) if query not in learned]
+        self.tuning = tune(
+            self.task(fresh), k=k, budget=budget, target_recall=target_recall, methods=methods, progress=progress
+        )
+        return self.tuning
 
     def task(self, queries: Sequence[str], allowed: BoolArray | None = None) -> Task:
         """What a search method gets to see of some queries. Costs no CE call."""
@@ -530,6 +586,12 @@ def _query_map(arrays: Mapping[str, Any]) -> GatedMLP | LinearMap | None:
     if not arrays:
         return None
     return GatedMLP(**arrays) if "w1" in arrays else LinearMap(**arrays)
+
+
+def _tuning(stored: Mapping[str, Any] | None) -> Tuning | None:
+    if stored is None:
+        return None
+    return Tuning(**{**stored, "trials": tuple(Trial(**trial) for trial in stored["trials"])})
 
 
 def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:

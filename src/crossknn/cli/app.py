@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +25,7 @@ from crossknn.cli.models import (
     open_scorer,
     trial_rate,
 )
-from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table
+from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table, tuning_table
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.factorization import CUR, Factorization, MFInductive, MFSideInformation, MFTransductive
@@ -201,7 +201,9 @@ def search(
     query: Annotated[list[str] | None, typer.Argument(help="One query or more.")] = None,
     queries: Annotated[Path | None, typer.Option(help="Queries from a file (JSONL, CSV, TSV, TXT or Parquet).")] = None,
     k: Annotated[int, typer.Option("--k", "-k", help="Hits per query.")] = 10,
-    budget: Annotated[int, typer.Option(help="Cross-encoder calls per query.")] = 100,
+    budget: Annotated[
+        int | None, typer.Option(help="Cross-encoder calls per query; the tuned number, or 100.", show_default=False)
+    ] = None,
     target_recall: Annotated[
         float | None,
         typer.Option(help="Stop before, once the hits are expected to hold this share of the exact top k (as 0.95)."),
@@ -210,7 +212,8 @@ def search(
         float | None, typer.Option(help="Stop before, rather than take longer than these milliseconds.")
     ] = None,
     method: Annotated[
-        MethodName | None, typer.Option(help="How the budget is spent: axn where there are item vectors, else rerank.")
+        MethodName | None,
+        typer.Option(help="How the budget is spent: as tuned, or else axn where there are item vectors, else rerank."),
     ] = None,
     rounds: Rounds = None,
     mixing: Mixing = None,
@@ -320,6 +323,54 @@ def evaluate_command(
     notes.print("report: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
     if not any(file.suffix == ".png" for file in files):
         notes.print("for figures: pip install 'crossknn[plot]'", highlight=False, markup=False)
+
+
+@app.command("tune")
+@one_line_errors
+def tune_command(
+    index: IndexPath,
+    queries: Annotated[
+        Path, typer.Option(help="Queries like those to come (JSONL, CSV, TSV, TXT or Parquet); no labels needed.")
+    ],
+    k: Annotated[int, typer.Option("--k", "-k", help="Hits that searches will ask for.")] = 10,
+    budget: Annotated[int, typer.Option(help="Cross-encoder calls per query; with a target the most.")] = 100,
+    target_recall: Annotated[
+        float | None, typer.Option(help="Find the cheapest way to this recall (as 0.9), not the best for the budget.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Queries to use; drawn at random from the file.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    scorer: ScorerSpec = None,
+    first_stage: FirstStageSpec = None,
+    device: Device = "cpu",
+    cache_file: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Compare ways to search an index on your queries, keep the best with the index, and say what to expect of it.
+
+    Example: [bold]crossknn tune codes.crossknn --queries dev.jsonl --budget 100[/bold]
+    """
+    opened = _open(index, scorer, first_stage, device, cache_file)
+    learned = set(opened.train_queries)
+    every = dict.fromkeys(row.text for row in read_queries(queries))
+    texts = [text for text in every if text not in learned]
+    if not texts:
+        raise InputError(f"the index has learned from every query of {queries}; tuning needs others")
+    if limit < len(texts):
+        texts = [texts[n] for n in np.sort(np.random.default_rng(seed).choice(len(texts), limit, replace=False))]
+    with progress_bar("trying") as progress:
+        tuning = opened.tune(texts, k=k, budget=budget, target_recall=target_recall, progress=progress)
+    opened.save(index)
+    if as_json:
+        typer.echo(json.dumps(asdict(tuning)))
+        return
+    out.print(tuning_table(tuning))
+    out.print(
+        f"{index} is now searched by [bold]{tuning.method}[/bold] with {tuning.budget} calls: expect to find "
+        f"{tuning.expected_recall:.1%} of the cross-encoder's top {k}\n"
+        f"(measured on {tuning.queries} queries with {tuning.calls:,} calls, against the best that any way found)",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command()

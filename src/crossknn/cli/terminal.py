@@ -19,6 +19,7 @@ from rich.text import Text
 from crossknn.errors import CrossKNNError, CrossKNNWarning
 from crossknn.results import SearchResult
 from crossknn.scores.ledger import ProgressCallback
+from crossknn.tuning import Tuning
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +92,20 @@ def result_table(result: SearchResult) -> Table:
         rank = f"[bold green]{hit.first_stage_rank:,}[/bold green]" if beyond else f"{hit.first_stage_rank:,}"
         table.add_row(
             f"{hit.score:.2f}", str(hit.round), rank, escape(_one_line(hit.id)), escape(_one_line(hit.text)[:300])
+        )
+    return table
+
+
+def tuning_table(tuning: Tuning) -> Table:
+    """What was compared, and which of it was chosen."""
+    table = Table(box=None)
+    table.add_column("method")
+    table.add_column("calls", justify="right")
+    table.add_column(f"recall of the top {tuning.k}", justify="right")
+    for trial in tuning.trials:
+        chosen = (trial.method, trial.budget) == (tuning.method, tuning.budget)
+        table.add_row(
+            trial.method, str(trial.budget), f"{100 * trial.recall:.1f}", style="bold green" if chosen else None
         )
     return table
 

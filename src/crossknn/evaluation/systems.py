@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from crossknn.errors import InputError
 from crossknn.factorization import (
@@ -18,7 +18,8 @@ from crossknn.factorization import (
 from crossknn.first_stage import BM25, FirstStage, RandomFirstStage, TfIdf
 from crossknn.index import BuildOptions
 from crossknn.scores import AllItems, PerQuery
-from crossknn.search import AXN, METHODS, Rerank, SearchMethod, TouR
+from crossknn.search import METHODS, SearchMethod
+from crossknn.search.named import variant
 
 DISTILLED = "distilled"
 VECTORS = "vectors"
@@ -106,18 +107,8 @@ class SystemName:
         Raises:
             InputError: the method has no rounds, or no first round by vectors.
         """
-        method = METHODS[self.method]
-        if self.rounds is not None:
-            if not isinstance(method, AXN | TouR):
-                raise InputError(f"{self.method} has no rounds to set")
-            method = replace(method, rounds=self.rounds)
-        if self.first == VECTORS or (self.method == "rerank" and self.first is None and self.learner is not None):
-            if isinstance(method, AXN):
-                return replace(method, first_round="item vectors")
-            if isinstance(method, Rerank):
-                return Rerank(by="item vectors")
-            raise InputError(f"{self.method} has no first round by item vectors")
-        return method
+        learned_first = self.method == "rerank" and self.first is None and self.learner is not None
+        return variant(self.method, self.rounds, by_item_vectors=self.first == VECTORS or learned_first)
 
     def build_options(self, n_queries: int, n_items: int, seed: int) -> BuildOptions:
         """Plan and factorization for the calls that the name allows; half of a query's items are its nearest.

@@ -100,6 +100,8 @@ class ItemModel:
         normalisation: of CE scores.
         follows_first_stage: whether the first stage's query vectors live in the same space, and predict scores.
         query_map: what takes them there; None if they are there as they are.
+        noise: variance of a normalised score around what the best query vector says, where the factorization has
+            learned a prior for the query in which it is so; the search ``bayes`` relies on it. None: no prior.
     """
 
     vectors: FloatArray
@@ -107,6 +109,7 @@ class ItemModel:
     normalisation: Normalisation = Normalisation()
     follows_first_stage: bool = True
     query_map: GatedMLP | LinearMap | None = None
+    noise: float | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.biases.shape != (len(self.vectors),):

@@ -212,4 +212,5 @@ def _item_model(x: FloatArray, known: _Factors, variances: FloatArray) -> ItemMo
         (known.biases / noise).astype(np.float32),
         Normalisation(scale=1 / noise),
         query_map=LinearMap(to_space, offset),
+        noise=1.0,
     )

@@ -2,7 +2,7 @@
 
 from crossknn.search.axn import AXN
 from crossknn.search.cur import adacur, anncur
-from crossknn.search.named import METHODS
+from crossknn.search.named import METHODS, method_named
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Stop, Task, run, run_rounds
@@ -30,6 +30,7 @@ __all__ = [
     "adacur",
     "anncur",
     "expected_recall",
+    "method_named",
     "run",
     "run_rounds",
 ]

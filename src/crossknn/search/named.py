@@ -1,9 +1,12 @@
-"""Search methods by the names that the command and reports use."""
+"""Search methods by the names that the command, reports and a tuned index use."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
+from crossknn.errors import InputError
 from crossknn.search.axn import AXN
 from crossknn.search.cur import adacur, anncur
 from crossknn.search.regression import BayesianRidge, MinNorm
@@ -23,3 +26,43 @@ METHODS: Mapping[str, SearchMethod] = {
 }
 """``bayes`` is meant for an index with :class:`~crossknn.factorization.MFSideInformation`, ``anncur`` and ``adacur``
 for one with CUR; ``axn-paper`` has the paper's solver."""
+
+_NAME = re.compile(r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?P<vectors>/vectors)?")
+
+
+def method_named(name: str) -> SearchMethod:
+    """``METHOD[-rROUNDS][/vectors]``: one of :data:`METHODS`, in so many rounds, its first items by item vectors.
+
+    Raises:
+        InputError: no such method, or it has no such setting.
+
+    >>> method_named("axn-r5/vectors").rounds
+    5
+    """
+    found = _NAME.fullmatch(name)
+    if found is None:
+        raise InputError(f"{name!r} is no search method; write METHOD[-rROUNDS][/vectors], such as axn-r5")
+    method, rounds, vectors = found.groups()
+    return variant(method, None if rounds is None else int(rounds), by_item_vectors=vectors is not None)
+
+
+def variant(name: str, rounds: int | None = None, *, by_item_vectors: bool = False) -> SearchMethod:
+    """One of :data:`METHODS` with other rounds, or with its first items by item vectors.
+
+    Raises:
+        InputError: no such method, or it has no such setting.
+    """
+    if name not in METHODS:
+        raise InputError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
+    method = METHODS[name]
+    if rounds is not None:
+        if not isinstance(method, AXN | TouR):
+            raise InputError(f"{name} has no rounds to set")
+        method = replace(method, rounds=rounds)
+    if by_item_vectors:
+        if isinstance(method, AXN):
+            return replace(method, first_round="item vectors")
+        if isinstance(method, Rerank):
+            return Rerank(by="item vectors")
+        raise InputError(f"{name} has no first round by item vectors")
+    return method

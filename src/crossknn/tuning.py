@@ -1,0 +1,173 @@
+"""Choosing how to search: methods compared on queries of the user's own, without labels and without exact scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from crossknn.arrays import FloatArray, IntArray
+from crossknn.errors import InputError
+from crossknn.factorization import ItemModel
+from crossknn.scorers.base import BoundScorer
+from crossknn.search import Task, method_named, run_rounds
+
+_DEEPER = 3
+_BUDGETS = (25, 50, 100, 200, 400, 800)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One method at one budget.
+
+    Attributes:
+        method: its name, as :func:`~crossknn.search.method_named` takes it.
+        budget: CE calls per query.
+        recall: mean Top-k-Recall, in 0..1, of the best k items that any trial found.
+    """
+
+    method: str
+    budget: int
+    recall: float
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How an index was found to be searched best.
+
+    Attributes:
+        method: name of the method chosen.
+        budget: CE calls per query.
+        k: hits that it was chosen for.
+        expected_recall: Top-k-Recall to expect of it, in 0..1: the mean over queries of what is reached by the choice
+            that the *other* queries make, so that choosing does not flatter. Of the best k items that any trial found:
+            where all trials miss an item it counts for none.
+        queries: how many it was chosen on.
+        calls: CE calls that choosing cost.
+        trials: all that was compared.
+    """
+
+    method: str
+    budget: int
+    k: int
+    expected_recall: float
+    queries: int
+    calls: int
+    trials: tuple[Trial, ...]
+
+
+def candidates(items: ItemModel | None, *, has_query_vectors: bool) -> list[str]:
+    """Names of the methods that can search an index."""
+    if items is None:
+        return ["rerank"]
+    names = ["rerank", "axn-r5", "axn", "axn-r20", "axn-paper", "axn-paper-r10"]
+    if items.noise is not None:
+        names += ["bayes-r10", "bayes"]
+    if has_query_vectors:
+        names += ["axn-r5/vectors", "axn/vectors", "rerank/vectors"]
+    return names
+
+
+def tune(
+    task: Task,
+    *,
+    k: int,
+    budget: int,
+    target_recall: float | None = None,
+    methods: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tuning:
+    """Compare methods on a task's queries, and choose.
+
+    Every method is run at the budget and three times deeper; the best k items that any of them found stand for the
+    exact top k (pooling, as TREC judges). Without a target the method with the highest recall at the budget is chosen;
+    with one, the method and budget that reach it with the fewest calls. Of equals, the first in ``methods``.
+
+    Args:
+        task: the queries; at least 2.
+        k: hits.
+        budget: CE calls per query, at least k; with a target the most that may be spent.
+        target_recall: above 0, below 1.
+        methods: names to compare; None takes all that can search the index.
+        progress: told of trials done and in all.
+
+    Raises:
+        InputError: fewer than 2 queries, a budget below k, an unknown method, a target outside 0..1, or no method
+            reaches it within the budget.
+        ScorerError: the scorer failed.
+
+    Cost: each pair that any trial looks at, once: per query at most ``3 budget`` times the number of methods, and in
+    practice some ``5`` to ``10 budget``.
+    """
+    if len(task.queries) < 2:
+        raise InputError(
+            f"tuning compares methods on queries that the index has not learned from; there are {len(task.queries)}: "
+            "give 2 at least (30 are better)"
+        )
+    if target_recall is not None and not 0 < target_recall < 1:
+        raise InputError(f"target_recall must lie between 0 and 1, got {target_recall}")
+    if budget < k:
+        raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
+    names = methods or candidates(task.item_model, has_query_vectors=task.query_vectors is not None)
+    budgets = [budget] if target_recall is None else sorted({b for b in _BUDGETS if k <= b < budget} | {budget})
+    plan = [(name, b) for b in budgets for name in names]
+    deep = [(name, _DEEPER * budget) for name in names]
+    scorer = _Remembering(task)
+    remembered = replace(task, scorer=scorer)
+    found: dict[tuple[str, int], FloatArray] = {}
+    for n, (name, calls) in enumerate([*plan, *deep]):
+        found[name, calls] = run_rounds(method_named(name), remembered, calls).scores
+        if progress is not None:
+            progress(n + 1, len(plan) + len(deep))
+    edges = scorer.kth_best(k)
+    reached = np.array([np.minimum((found[trial] >= edges).sum(axis=1), k) / k for trial in plan])
+    others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
+    means = reached.mean(axis=1)
+    best = _choice(plan, means, target_recall)
+    if best is None:
+        raise InputError(
+            f"no method reaches a recall of {target_recall:g} with {budget} calls; the best is {means.max():.3f}: "
+            "allow more calls or a lower target"
+        )
+    by_others = [_choice(plan, column, target_recall) for column in others.T]
+    expected = np.mean([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
+    trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
+    return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials)
+
+
+def _choice(plan: Sequence[tuple[str, int]], recalls: FloatArray, target: float | None) -> int | None:
+    """The position of the best trial; None if none reaches the target."""
+    if target is None:
+        return int(np.argmax(recalls))
+    enough = [n for n, recall in enumerate(recalls) if recall >= target]
+    return min(enough, key=lambda n: (plan[n][1], -recalls[n], n)) if enough else None
+
+
+class _Remembering(BoundScorer):
+    """A bound scorer that pays for a pair once."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._rows = {query: row for row, query in enumerate(task.queries)}
+        self._known = np.full(task.first_stage_scores.shape, np.nan)
+
+    @property
+    def calls(self) -> int:
+        return int(np.isfinite(self._known).sum())
+
+    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        rows = np.array([self._rows[query] for query in queries], dtype=np.int64)[query_indices]
+        new = np.isnan(self._known[rows, item_indices])
+        if new.any():
+            some = self._task.scorer.score(self._task.queries, rows[new], item_indices[new])
+            self._known[rows[new], item_indices[new]] = some
+        scores: FloatArray = self._known[rows, item_indices]
+        return scores
+
+    def kth_best(self, k: int) -> FloatArray:
+        """(n_queries, 1) the k-th highest score known of each query."""
+        known = np.where(np.isnan(self._known), -np.inf, self._known)
+        k = min(k, known.shape[1])
+        edges: FloatArray = np.partition(known, -k, axis=1)[:, -k][:, None]
+        return edges

@@ -1,0 +1,119 @@
+"""An index that finds out how it is searched best, and remembers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossknn import AXN, BuildOptions, Index, MFTransductive, PerQuery, Rerank
+from crossknn.errors import InputError
+from crossknn.factorization import MFSideInformation
+from crossknn.search import METHODS, method_named
+from crossknn.search.rounds import run_rounds
+from crossknn.tuning import candidates
+
+
+@pytest.fixture
+def index(make_world: Any) -> tuple[Index, Any]:
+    world = make_world(n_queries=40)
+    options = BuildOptions(plan=PerQuery(6, 6), factorization=MFTransductive())
+    index = Index.build(
+        world.items, scorer=world.scorer, first_stage=world.dense, queries=world.queries[:10], options=options
+    )
+    return index, world
+
+
+def test_the_best_for_a_budget_is_chosen_and_kept(index: tuple[Index, Any], tmp_path: Path) -> None:
+    built, world = index
+    said: list[tuple[int, int]] = []
+    tuning = built.tune(world.queries, k=3, budget=12, progress=lambda done, total: said.append((done, total)))
+    assert tuning.queries == 30  # the train queries are left out
+    assert said[-1] == (len(said), len(said))
+    by_recall = {trial.method: trial.recall for trial in tuning.trials}
+    assert list(by_recall) == candidates(built.item_model, has_query_vectors=True)
+    assert by_recall[tuning.method] == max(by_recall.values())
+    assert {trial.budget for trial in tuning.trials} == {tuning.budget} == {12}
+    # 36 of 40 items are scored by the deepest trial, so the pool is all but exact
+    task = built.task(world.queries[10:])
+    for name, recall in by_recall.items():
+        scores = run_rounds(method_named(name), task, 12).scores
+        edges = -np.sort(-world.scores[10:], axis=1)[:, 2:3]
+        exact = (np.minimum((scores >= edges).sum(axis=1), 3) / 3).mean()
+        assert recall == pytest.approx(exact, abs=0.02)
+    assert tuning.expected_recall <= max(by_recall.values()) + 1e-12
+    assert 30 * 36 <= tuning.calls <= 30 * 40
+    assert built.default_method() == method_named(tuning.method)
+    assert built.search(world.queries[-1], k=3).calls == 12
+    built.save(tmp_path)
+    loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
+    assert loaded.tuning == tuning
+    assert loaded.search(world.queries[-1], k=3)[:] == built.search(world.queries[-1], k=3)[:]
+    assert loaded.search(world.queries[-1], k=3, budget=20, method=Rerank()).calls == 20
+
+
+def test_a_target_is_reached_with_the_fewest_calls(index: tuple[Index, Any]) -> None:
+    built, world = index
+    methods = ["rerank", "axn"]
+    tuning = built.tune(world.queries[10:], k=2, budget=36, target_recall=0.5, methods=methods)
+    enough = [trial for trial in tuning.trials if trial.recall >= 0.5]
+    assert {trial.budget for trial in tuning.trials} == {25, 36}
+    assert tuning.budget == min(trial.budget for trial in enough)
+    with pytest.raises(InputError, match="no method reaches a recall of 0.99999 with 2 calls; the best is 0"):
+        built.tune(world.queries[10:], k=2, budget=2, target_recall=0.99999, methods=methods)
+    assert built.tuning == tuning  # what failed changes nothing
+
+
+def test_choosing_does_not_flatter(index: tuple[Index, Any]) -> None:
+    """On scores that are pure noise no method is better than another; the best of them looks so by luck."""
+    built, world = index
+    noise = np.random.default_rng(0).normal(size=world.scores.shape)
+    luck = []
+    for seed in range(20):
+        shuffled = replace(world, scores=np.random.default_rng(seed).permuted(noise, axis=1))
+        plain = Index(built_items(world), shuffled.scorer, world.dense)
+        tuning = plain.tune(world.queries, k=1, budget=10)
+        luck.append((tuning.expected_recall, max(trial.recall for trial in tuning.trials)))
+    expected, best = np.mean(luck, axis=0)
+    assert best > 0.27  # 10 of 40 items: a quarter of the best are found by chance
+    assert expected == pytest.approx(0.25, abs=0.02)
+
+
+def built_items(world: Any) -> dict[str, str]:
+    return {str(n): text for n, text in enumerate(world.items)}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"queries": []}, "there are 0"),
+        ({"queries": ["one"]}, "there are 1"),
+        ({"budget": 2}, "budget is 2, but k=3"),
+        ({"target_recall": 1.0}, "between 0 and 1"),
+        ({"methods": ["magic"]}, "no method 'magic'"),
+        ({"methods": ["rerank-r5"]}, "no rounds"),
+        ({"methods": ["Axn?"]}, "no search method"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(index: tuple[Index, Any], asked: dict[str, Any], message: str) -> None:
+    built, world = index
+    with pytest.raises(InputError, match=message):
+        built.tune(**{"queries": world.queries[20:], "k": 3, "budget": 12} | asked)
+    assert built.tuning is None
+
+
+def test_every_candidate_has_a_name_and_a_learned_prior_is_used(make_world: Any) -> None:
+    world = make_world(n_queries=30)
+    options = BuildOptions(plan=PerQuery(8, 8), factorization=MFSideInformation(dimensions=4))
+    index = Index.build(
+        world.items, scorer=world.scorer, first_stage=world.dense, queries=world.queries[:20], options=options
+    )
+    assert index.default_method() == METHODS["bayes"]
+    names = candidates(index.item_model, has_query_vectors=True)
+    assert "bayes" in names
+    assert len({str(method_named(name)) for name in names}) == len(names)
+    assert candidates(None, has_query_vectors=True) == ["rerank"]
+    assert method_named("axn-r5/vectors") == AXN(5, first_round="item vectors")
