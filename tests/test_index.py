@@ -24,6 +24,7 @@ from crossknn import (
 )
 from crossknn.errors import IndexFileError, InputError, ScorerError
 from crossknn.scorers import Fingerprint
+from crossknn.scores import ScoreMatrix
 
 OPTIONS = BuildOptions(plan=PerQuery(4, 3), shard_size=10)
 TRAIN = 8
@@ -76,6 +77,29 @@ def test_building_costs_its_price_and_searching_its_budget(world: Any, plan: Any
     result = index.search(world.queries[-1], k=3, budget=17)
     assert result.calls == sum(cost.calls for cost in result.trace) == 17
     assert len(world.calls) == len(set(world.calls)) == 17
+
+
+@pytest.mark.parametrize("plan", [PerQuery(4, 3), PerItem(2, 1)])
+@pytest.mark.parametrize("first", ["dense", "bm25"])
+def test_planning_holds_few_first_stage_scores_at_a_time(
+    make_world: Any, monkeypatch: pytest.MonkeyPatch, first: str, plan: Any
+) -> None:
+    world, asked = make_world(n_queries=70), []
+
+    def learned(at_once: int) -> ScoreMatrix:
+        monkeypatch.setattr("crossknn.index._PLANNED_AT_ONCE", at_once)
+        built = _build(world, first=first, train=70, options=BuildOptions(plan=plan))
+        assert built.train_scores is not None
+        return built.train_scores
+
+    whole = learned(70 * 40)
+    scores = Index._first_stage_scores
+    monkeypatch.setattr(Index, "_first_stage_scores", lambda *args: asked.append(len(args[1])) or scores(*args))
+    in_blocks = learned(11 * 40)
+    assert asked == [11] * 6 + [4]
+    np.testing.assert_array_equal(in_blocks.query_indices, whole.query_indices)
+    np.testing.assert_array_equal(in_blocks.item_indices, whole.item_indices)
+    np.testing.assert_array_equal(in_blocks.values, whole.values)
 
 
 def test_without_train_queries_nothing_is_scored_and_the_dense_vectors_serve(world: Any) -> None:

@@ -30,6 +30,8 @@ from crossknn.search import AXN, METHODS, Progress, RecallTarget, Rerank, Rounds
 from crossknn.tuning import Trial, Tuning, tune
 
 _QUERIES_AT_ONCE = 64
+_PLANNED_AT_ONCE = 2**22
+"""First-stage scores in memory while pairs are planned (16 MB), though no fewer than eight queries'."""
 _MAP = "query_map_"
 
 
@@ -202,8 +204,10 @@ class Index:
     ) -> None:
         first_stage = self._bound_first_stage
         vectors = first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
-        first_scores = self._first_stage_scores(queries, vectors)
-        pairs = options.plan.pairs(first_scores, np.random.default_rng(options.seed))
+        rows = max(8, _PLANNED_AT_ONCE // len(self))
+        parts = (slice(start, start + rows) for start in range(0, len(queries), rows))
+        blocks = (self._first_stage_scores(queries[p], None if vectors is None else vectors[p]) for p in parts)
+        pairs = options.plan.pairs(blocks, (len(queries), len(self)), np.random.default_rng(options.seed))
         if options.max_calls is not None:
             pairs = pairs.capped(options.max_calls)
         options.factorization.check(pairs, len(self), has_vectors=vectors is not None)

@@ -26,7 +26,7 @@ SHARD = 10
 @pytest.fixture
 def pairs(world: Any) -> Pairs:
     first = world.query_vectors @ world.item_vectors.T
-    return PerQuery(3, 1).pairs(first, np.random.default_rng(0))  # 48 pairs: 5 shards, the last of 8
+    return PerQuery(3, 1).pairs([first], first.shape, np.random.default_rng(0))  # 48 pairs: 5 shards, the last of 8
 
 
 def _collect(world: Any, pairs: Pairs, folder: Path, **changed: Any) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Protocol
 
 import numpy as np
@@ -41,8 +43,15 @@ class Pairs:
 class Plan(Protocol):
     """Chooses pairs from the first stage's scores, without scoring any."""
 
-    def pairs(self, first_stage_scores: FloatArray, rng: np.random.Generator) -> Pairs:
-        """Pairs to score, given (n_queries, n_items) first-stage scores."""
+    def pairs(self, blocks: Iterable[FloatArray], shape: tuple[int, int], rng: np.random.Generator) -> Pairs:
+        """Pairs to score. How the queries are cut into blocks makes no difference.
+
+        Args:
+            blocks: first-stage scores, (some queries, n_items) after (the next queries, n_items). A block is computed
+                when it is asked for: hold on to none, and ask for none that is not needed.
+            shape: (n_queries, n_items) of all blocks together.
+            rng: for the random part.
+        """
         ...
 
     def n_calls(self, n_queries: int, n_items: int) -> int:
@@ -69,16 +78,13 @@ class PerQuery:
         if self.top < 0 or self.uniform < 0 or self.top + self.uniform == 0:
             raise InputError(f"a plan needs items for each query, got top={self.top} and uniform={self.uniform}")
 
-    def pairs(self, first_stage_scores: FloatArray, rng: np.random.Generator) -> Pairs:
+    def pairs(self, blocks: Iterable[FloatArray], shape: tuple[int, int], rng: np.random.Generator) -> Pairs:
         """See :class:`Plan`."""
-        n_items = first_stage_scores.shape[1]
-        chosen = []
-        for query, scores in enumerate(first_stage_scores):
-            best = top_k(scores, min(self.top, n_items))
-            others = np.setdiff1d(np.arange(n_items), best, assume_unique=True)
-            drawn = rng.choice(others, min(self.uniform, len(others)), replace=False)
-            chosen.append(query * n_items + np.concatenate([best, drawn]))
-        return Pairs.of(np.concatenate([np.empty(0, dtype=np.int64), *chosen]), n_items)
+        n_queries, n_items = shape
+        none = np.empty(0, dtype=np.int64)
+        best = (top_k(row, self.top) for block in blocks for row in block) if self.top else repeat(none, n_queries)
+        chosen = [query * n_items + _with_others(row, n_items, self.uniform, rng) for query, row in enumerate(best)]
+        return Pairs.of(np.concatenate([none, *chosen]), n_items)
 
     def n_calls(self, n_queries: int, n_items: int) -> int:
         """See :class:`Plan`."""
@@ -104,11 +110,12 @@ class PerItem:
         if self.top < 0 or self.uniform < 0 or self.top + self.uniform == 0:
             raise InputError(f"a plan needs queries for each item, got top={self.top} and uniform={self.uniform}")
 
-    def pairs(self, first_stage_scores: FloatArray, rng: np.random.Generator) -> Pairs:
-        """See :class:`Plan`."""
-        n_items = first_stage_scores.shape[1]
-        turned = PerQuery(self.top, self.uniform).pairs(np.ascontiguousarray(first_stage_scores.T), rng)
-        return Pairs.of(turned.item_indices * n_items + turned.query_indices, n_items)
+    def pairs(self, blocks: Iterable[FloatArray], shape: tuple[int, int], rng: np.random.Generator) -> Pairs:
+        """See :class:`Plan`. Holds each item's best so far, 16 bytes times ``top``."""
+        n_queries, n_items = shape
+        best = _best_of_columns(blocks, min(self.top, n_queries), n_items)
+        chosen = [_with_others(best[:, i], n_queries, self.uniform, rng) * n_items + i for i in range(n_items)]
+        return Pairs.of(np.concatenate([np.empty(0, dtype=np.int64), *chosen]), n_items)
 
     def n_calls(self, n_queries: int, n_items: int) -> int:
         """See :class:`Plan`."""
@@ -131,11 +138,33 @@ class AllItems:
         if self.queries is not None and self.queries < 1:
             raise InputError(f"a plan of dense rows needs at least one query, got queries={self.queries}")
 
-    def pairs(self, first_stage_scores: FloatArray, rng: np.random.Generator) -> Pairs:
+    def pairs(self, blocks: Iterable[FloatArray], shape: tuple[int, int], rng: np.random.Generator) -> Pairs:
         """See :class:`Plan`."""
-        n_queries, n_items = first_stage_scores.shape
+        n_queries, n_items = shape
         return Pairs.of(np.arange(self.n_calls(n_queries, n_items)), n_items)
 
     def n_calls(self, n_queries: int, n_items: int) -> int:
         """See :class:`Plan`."""
         return n_items * (n_queries if self.queries is None else min(self.queries, n_queries))
+
+
+def _with_others(best: IntArray, n: int, uniform: int, rng: np.random.Generator) -> IntArray:
+    """The best of 0..n-1, and as many of the others drawn evenly."""
+    others = np.setdiff1d(np.arange(n), best, assume_unique=True)
+    return np.concatenate([best, rng.choice(others, min(uniform, len(others)), replace=False)])
+
+
+def _best_of_columns(blocks: Iterable[FloatArray], n_best: int, n_columns: int) -> IntArray:
+    """(n_best, n_columns) numbers, through all blocks, of the rows where each column is highest; ties by position."""
+    best = np.zeros((n_best, n_columns), dtype=np.int64)
+    scores = np.full((n_best, n_columns), -np.inf)
+    seen = 0
+    for block in blocks if n_best else ():
+        columns = np.flatnonzero(block.max(axis=0) > scores[-1])  # an equal score comes too late
+        rows = np.broadcast_to(np.arange(seen, seen + len(block))[:, None], (len(block), len(columns)))
+        both, both_rows = np.vstack([scores[:, columns], block[:, columns]]), np.vstack([best[:, columns], rows])
+        order = np.argsort(-both, axis=0, kind="stable")[:n_best]
+        scores[:, columns] = np.take_along_axis(both, order, axis=0)
+        best[:, columns] = np.take_along_axis(both_rows, order, axis=0)
+        seen += len(block)
+    return best
