@@ -126,6 +126,24 @@ def test_the_price_is_said_and_nothing_is_written(folder: Path) -> None:
     assert not (folder / "x.crossknn").exists()
 
 
+def test_the_price_is_less_by_what_an_interrupted_build_has_done(folder: Path) -> None:
+    build = (*BUILD, "--queries", "train.csv", "--plan", "all-items")
+    (folder / "train.csv").write_text("text\n" + "".join(f"red {n}\n" for n in range(10)))
+    fails = 'if any(query == "red 8" for query, _ in pairs): raise RuntimeError\n    return'
+    (folder / "my_scorer.py").write_text(SCORER.replace("return", fails))
+    assert "RuntimeError" in run(*build, exit_code=1).stderr
+    (folder / "my_scorer.py").write_text(SCORER)
+    sys.modules.pop("my_scorer")
+    before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+    asked = run(*build, "--dry-run").output
+    assert "420 cross-encoder calls, of which an interrupted build has done 256" in asked
+    assert "164 cross-encoder calls, about" in asked
+    assert "another run" in run(*build, "--dry-run", "--max-calls", "300", exit_code=1).stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()} == before
+    run(*build)
+    assert "420 cross-encoder calls, about" in run(*build, "--dry-run").output
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

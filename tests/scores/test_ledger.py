@@ -19,6 +19,7 @@ from crossknn import FunctionScorer, PerQuery
 from crossknn.errors import InputError, ScorerError
 from crossknn.scorers import Fingerprint
 from crossknn.scores import Pairs, collect_scores
+from crossknn.scores.ledger import finished_calls
 
 SHARD = 10
 
@@ -96,8 +97,10 @@ def test_a_damaged_shard_is_scored_again(world: Any, pairs: Pairs, tmp_path: Pat
     shard.unlink()
     if damaged is not None:
         shard.write_bytes(damaged)
+    assert finished_calls(tmp_path, world.queries, world.items, world.scorer, len(pairs), SHARD) == len(pairs) - SHARD
     np.testing.assert_array_equal(_collect(world, pairs, tmp_path), _expected(world, pairs))
     assert sorted(world.calls) == sorted(_texts(world, pairs, SHARD, 2 * SHARD))
+    assert finished_calls(tmp_path, world.queries, world.items, world.scorer, len(pairs), SHARD) == len(pairs)
 
 
 @pytest.mark.parametrize("what", ["scorer", "pairs", "queries", "items", "shard_size"])
@@ -154,6 +157,7 @@ from pathlib import Path
 import numpy as np
 from crossknn import FunctionScorer
 from crossknn.scores import Pairs, collect_scores
+from crossknn.scores.ledger import finished_calls
 
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 

@@ -34,8 +34,9 @@ from crossknn.index import BuildOptions, Index
 from crossknn.inputs import judgements, labels_of, read_items, read_qrels, read_queries
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
+from crossknn.scores.ledger import finished_calls
 from crossknn.search import AXN, METHODS, SearchMethod, Shortlist, TouR
-from crossknn.storage import MANIFEST, check_place, load, read_manifest
+from crossknn.storage import COLLECTING, MANIFEST, check_place, load, read_manifest
 
 app = typer.Typer(
     name="crossknn",
@@ -152,7 +153,12 @@ def build(
     ] = FactorizationName.mf,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say the price (calls, time) and stop; up to 64 calls try the rate.")
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say the price (calls, time) and stop: what an interrupted build has done is taken off, up to 64 calls try "
+            "the rate.",
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random pairs.")] = 0,
     device: Device = "cpu",
@@ -174,7 +180,9 @@ def build(
     opened, retriever = open_scorer(scorer, device, cached), open_first_stage(first_stage, device)
     calls = options.price(len(train), len(texts))
     if dry_run:
-        _say_price(opened, train, list(texts.values()), calls)
+        asked = train, list(texts.values())
+        done = finished_calls(out_folder / COLLECTING, *asked, opened, calls, options.shard_size) if train else 0
+        _say_price(opened, *asked, calls, done)
         return
     start = time.perf_counter()
     notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls")
@@ -464,13 +472,19 @@ def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str
     return Index.load(folder, scorer=models[0], first_stage=models[1])
 
 
-def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int) -> None:
+def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int, done: int) -> None:
     """Calls, and time at the rate of a trial."""
     if not calls:
         out.print("0 cross-encoder calls: there are no train queries, so only the items are embedded")
         return
-    tried = min(64, calls)
+    if done:
+        out.print(f"{calls:,} cross-encoder calls, of which an interrupted build has done {done:,}; what is left:")
+    left = calls - done
+    if not left:
+        out.print("0 cross-encoder calls")
+        return
+    tried = min(64, left)
     rate = trial_rate(scorer, queries, items, tried)
-    seconds = calls / rate
+    seconds = left / rate
     time_needed = f"{seconds / 60:,.0f} minutes" if seconds > 120 else f"{seconds:,.0f} seconds"
-    out.print(f"{calls:,} cross-encoder calls, about {time_needed} at {rate:,.0f} calls/s (tried on {tried} pairs)")
+    out.print(f"{left:,} cross-encoder calls, about {time_needed} at {rate:,.0f} calls/s (tried on {tried} pairs)")

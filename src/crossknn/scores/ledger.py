@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from crossknn.scorers.base import Scorer, checked_scores, prepared
 from crossknn.scores.plan import Pairs
 
 _FORMAT = 1
+_MANIFEST = "ledger.json"
 
 ProgressCallback = Callable[[int, int], None]
 """Called with the CE calls done and the CE calls in all, finished earlier ones included."""
@@ -56,12 +57,11 @@ def collect_scores(
 
     Cost: one CE call per pair that no earlier run has finished.
     """
-    _open_ledger(folder, _contents(pairs, queries, items, scorer, shard_size))
+    contents = _contents(queries, items, scorer, len(pairs), shard_size)
+    _open_ledger(folder, contents | {"pairs": digest_arrays(pairs.query_indices, pairs.item_indices)})
     scores = np.full(len(pairs), np.nan)
-    starts = range(0, len(pairs), shard_size)
     missing = []
-    for start in starts:
-        stored = _read_shard(_shard_path(folder, start), min(shard_size, len(pairs) - start))
+    for start, stored in _shards(folder, len(pairs), shard_size):
         if stored is None:
             missing.append(start)
         else:
@@ -83,28 +83,49 @@ def collect_scores(
     return scores
 
 
+def finished_calls(
+    folder: Path, queries: Sequence[str], items: Sequence[str], scorer: Scorer, n_pairs: int, shard_size: int
+) -> int:
+    """CE calls that :func:`collect_scores` would find done in a folder; 0 where there is none.
+
+    Which pairs they are is not compared, since nothing is planned here: another plan or seed of the same price is only
+    refused when the scores are collected.
+
+    Raises:
+        InputError: the folder holds scores of other texts, another scorer or another number of pairs.
+    """
+    if not (folder / _MANIFEST).exists():
+        return 0
+    _check_ledger(folder, _contents(queries, items, scorer, n_pairs, shard_size))
+    return sum(len(stored) for _, stored in _shards(folder, n_pairs, shard_size) if stored is not None)
+
+
 def _contents(
-    pairs: Pairs, queries: Sequence[str], items: Sequence[str], scorer: Scorer, shard_size: int
+    queries: Sequence[str], items: Sequence[str], scorer: Scorer, n_pairs: int, shard_size: int
 ) -> dict[str, object]:
     return {
         "format": _FORMAT,
         "scorer": {"model": scorer.fingerprint.model, "kernel": scorer.fingerprint.kernel},
         "items": digest_texts(items),
         "queries": digest_texts(queries),
-        "pairs": digest_arrays(pairs.query_indices, pairs.item_indices),
-        "n_pairs": len(pairs),
+        "n_pairs": n_pairs,
         "shard_size": shard_size,
     }
 
 
 def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
     """Make the folder, or make sure that it holds the very run that is asked for."""
-    manifest = folder / "ledger.json"
-    if not manifest.exists():
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_aside(manifest, (json.dumps(contents, indent=2) + "\n").encode())
+    manifest = folder / _MANIFEST
+    if manifest.exists():
+        _check_ledger(folder, contents)
         return
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_aside(manifest, (json.dumps(contents, indent=2) + "\n").encode())
+
+
+def _check_ledger(folder: Path, contents: dict[str, object]) -> None:
+    manifest = folder / _MANIFEST
     try:
         stored = json.loads(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -121,12 +142,23 @@ def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
 
 def _difference(key: str, stored: object, now: object) -> str:
     """What differs, in words; hashes tell a reader nothing."""
-    said = {"items": "other items", "queries": "other queries", "pairs": "other pairs (plan, seed or cap differ)"}
+    said = {
+        "items": "other items",
+        "queries": "other queries",
+        "n_pairs": f"{stored} pairs, not {now} (plan or cap differ)",
+        "pairs": "other pairs (plan, seed or cap differ)",
+    }
     return f"it scored {said[key]}" if key in said else f"its {key} was {stored}, now it is {now}"
 
 
 def _shard_path(folder: Path, start: int) -> Path:
     return folder / f"shard-{start:010d}.bin"
+
+
+def _shards(folder: Path, n_pairs: int, shard_size: int) -> Iterator[tuple[int, FloatArray | None]]:
+    """Where each shard starts, and its scores."""
+    for start in range(0, n_pairs, shard_size):
+        yield start, _read_shard(_shard_path(folder, start), min(shard_size, n_pairs - start))
 
 
 def _read_shard(path: Path, expected: int) -> FloatArray | None:
