@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,61 @@ def test_a_search_by_rounds_finds_what_a_search_finds(world: Any) -> None:
     assert [result.calls for result in so_far] == np.cumsum([cost.calls for cost in whole.trace]).tolist()
     with pytest.raises(InputError, match="done"):
         opened.ask()
+
+
+REFINED = BuildOptions(plan=PerQuery(4, 3), refine=5, shard_size=10)
+
+
+def test_a_second_pass_scores_what_the_train_queries_would_look_at_next(world: Any, tmp_path: Path) -> None:
+    first = _build(world)
+    told: list[tuple[int, int]] = []
+    index = _build(world, options=REFINED, out=tmp_path, progress=lambda *at: told.append(at))
+    assert first.train_scores is not None
+    assert index.train_scores is not None
+    assert REFINED.price(TRAIN, 40) == len(index.train_scores.values) == TRAIN * 12
+    assert told[-1] == (TRAIN * 12, TRAIN * 12)
+    before = set(zip(first.train_scores.query_indices, first.train_scores.item_indices, strict=True))
+    cells = set(zip(index.train_scores.query_indices, index.train_scores.item_indices, strict=True))
+    assert before < cells
+    for row in range(TRAIN):
+        seen = sorted(int(i) for q, i in before if q == row)
+        model, method = first.item_model, AXN()
+        assert model is not None
+        targets = model.normalisation.apply(world.scores[row, seen]) - model.biases[seen]
+        fit = method.solver.solve(model.vectors[seen], targets, first.task([world.queries[row]]).query_vectors[0])
+        liking = model.vectors @ fit.vector + model.biases
+        liking[seen] = -np.inf
+        assert {int(i) for q, i in cells - before if q == row} == set(np.argsort(-liking)[:5].tolist())
+    np.testing.assert_array_equal(
+        index.train_scores.values, world.scores[index.train_scores.query_indices, index.train_scores.item_indices]
+    )
+    loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
+    assert _answers(loaded.search_batch(world.queries)) == _answers(index.search_batch(world.queries))
+    capped = _build(world, options=replace(REFINED, max_calls=70))
+    assert capped.train_scores is not None
+    assert len(capped.train_scores.values) == 70
+    with pytest.raises(InputError, match="refine must not be negative"):
+        BuildOptions(refine=-1)
+
+
+def test_a_second_pass_goes_on_where_it_stopped(world: Any, tmp_path: Path) -> None:
+    whole = _build(world, options=REFINED)
+    paid = len(world.calls)
+
+    def failing(pairs: Any) -> list[float]:
+        if len(world.calls) >= paid + TRAIN * 7 + 20:
+            raise RuntimeError("unplugged")
+        return list(world._score(pairs))
+
+    with pytest.raises(ScorerError, match="unplugged"):
+        _build(world, options=REFINED, out=tmp_path, scorer=FunctionScorer(failing, name=world.name, batch_size=10))
+    world.calls.clear()
+    again = _build(world, options=REFINED, out=tmp_path)
+    assert len(world.calls) == TRAIN * 5 - 20
+    assert again.train_scores is not None
+    assert whole.train_scores is not None
+    np.testing.assert_array_equal(again.train_scores.values, whole.train_scores.values)
+    assert not (tmp_path / "collecting").exists()
 
 
 @pytest.mark.parametrize("max_ms", [0, -1, float("nan")])

@@ -24,9 +24,10 @@ from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.results import Hit, SearchResult
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scorers.base import checked_scores, prepared
-from crossknn.scores import PerQuery, Plan, ScoreMatrix, collect_scores
+from crossknn.scores import Pairs, PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import AXN, METHODS, Progress, RecallTarget, Rerank, Rounds, SearchMethod, Task, method_named, run
+from crossknn.search.refinement import next_pairs
 from crossknn.tuning import Trial, Tuning, tune
 
 _QUERIES_AT_ONCE = 64
@@ -42,13 +43,17 @@ class BuildOptions:
     Attributes:
         plan: which (train query, item) pairs are scored.
         factorization: how item vectors are made of the scores.
-        max_calls: cap on CE calls; the plan gives up its last train queries to keep it.
+        refine: pairs per train query that are scored in a second pass: those its search would look at next, with item
+            vectors learned from the first (:mod:`crossknn.search.refinement`). 0 leaves it at the plan's.
+        max_calls: cap on CE calls; the plan gives up its last train queries to keep it, and the second pass gets what
+            is left.
         shard_size: pairs scored between two writes to disk; a crash loses at most these.
         seed: of the plan's random part.
     """
 
     plan: Plan = field(default_factory=PerQuery)
     factorization: Factorization = field(default_factory=MFTransductive)
+    refine: int = 0
     max_calls: int | None = None
     shard_size: int = 256
     seed: int = 0
@@ -56,12 +61,15 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.max_calls is not None and self.max_calls < 1:
             raise BudgetError(f"max_calls must be at least 1, got {self.max_calls}; to score nothing, give no queries")
+        if self.refine < 0:
+            raise InputError(f"refine must not be negative, got {self.refine}")
         if self.shard_size < 1:
             raise InputError(f"shard_size must be at least 1, got {self.shard_size}")
 
     def price(self, n_queries: int, n_items: int) -> int:
         """CE calls that building would spend."""
         calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
+        calls = min(calls + self.refine * n_queries, n_queries * n_items)
         return calls if self.max_calls is None else min(calls, self.max_calls)
 
 
@@ -211,20 +219,56 @@ class Index:
         if options.max_calls is not None:
             pairs = pairs.capped(options.max_calls)
         options.factorization.check(pairs, len(self), has_vectors=vectors is not None)
-        with tempfile.TemporaryDirectory() as scratch:
-            values = collect_scores(
-                pairs,
-                queries,
-                self.items,
-                self._scorer,
-                folder or Path(scratch) / storage.COLLECTING,
-                shard_size=options.shard_size,
-                progress=progress,
-            )
         self.train_queries = queries
-        self.train_scores = ScoreMatrix(pairs.query_indices, pairs.item_indices, values, (len(queries), len(self)))
+        with tempfile.TemporaryDirectory() as scratch:
+            ledger = folder or Path(scratch) / storage.COLLECTING
+            self._score_and_fit(pairs, options, vectors, ledger, progress)
+            if options.refine:
+                self._refine(options, vectors, ledger / storage.REFINED, progress)
+
+    def _score_and_fit(
+        self,
+        pairs: Pairs,
+        options: BuildOptions,
+        query_vectors: FloatArray | None,
+        ledger: Path,
+        progress: ProgressCallback | None,
+        known: ScoreMatrix | None = None,
+    ) -> None:
+        """Item vectors from some pairs' scores, beside those that are known already."""
+        first_stage, queries = self._bound_first_stage, self.train_queries
+        values = collect_scores(
+            pairs, queries, self.items, self._scorer, ledger, shard_size=options.shard_size, progress=progress
+        )
+        rows, columns = pairs.query_indices, pairs.item_indices
+        if known is not None:
+            rows = np.concatenate([known.query_indices, rows])
+            columns, values = np.concatenate([known.item_indices, columns]), np.concatenate([known.values, values])
+        self.train_scores = ScoreMatrix.from_pairs(rows, columns, values, (len(queries), len(self)))
         start = first_stage.item_vectors if isinstance(first_stage, VectorFirstStage) else None
-        self.item_model = options.factorization.fit(self.train_scores, start, vectors)
+        self.item_model = options.factorization.fit(self.train_scores, start, query_vectors)
+
+    def _refine(
+        self, options: BuildOptions, query_vectors: FloatArray | None, ledger: Path, progress: ProgressCallback | None
+    ) -> None:
+        """The second pass: what the train queries' own searches would score next."""
+        queries, known = self.train_queries, self.train_scores
+        assert known is not None
+
+        def task_of(query: int) -> Task:
+            row = slice(query, query + 1)
+            return self._task(queries[row], None if query_vectors is None else query_vectors[row])
+
+        pairs = next_pairs(self.default_method(), task_of, known, options.refine)
+        if options.max_calls is not None:
+            pairs = pairs.capped(options.max_calls - len(known.values))
+        before, told = len(known.values), progress
+
+        def both_passes(done: int, total: int) -> None:
+            assert told is not None
+            told(before + done, before + total)
+
+        self._score_and_fit(pairs, options, query_vectors, ledger, told and both_passes, known)
 
     def save(self, out: str | Path) -> None:
         """Write the index to a folder, replacing an index that is there; a crash leaves the old one whole.
@@ -515,8 +559,12 @@ class Index:
 
     def task(self, queries: Sequence[str], allowed: BoolArray | None = None) -> Task:
         """What a search method gets to see of some queries. Costs no CE call."""
-        first_stage, items = self._bound_first_stage, self.item_model
+        first_stage = self._bound_first_stage
         vectors = first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
+        return self._task(queries, vectors, allowed)
+
+    def _task(self, queries: Sequence[str], vectors: FloatArray | None, allowed: BoolArray | None = None) -> Task:
+        items = self.item_model
         return Task(
             queries=queries,
             scorer=self._bound_scorer,

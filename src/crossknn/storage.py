@@ -26,6 +26,7 @@ from crossknn.fingerprints import digest_file
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 COLLECTING = "collecting"
+REFINED = "refined"
 _KIND = "crossknn index"
 _DATA = re.compile(r"data-[0-9a-f]{12}")
 
@@ -188,12 +189,17 @@ def remove_ledger(folder: Path) -> None:
     """Remove the scores that a finished build collected, and nothing else that may stand there."""
     collecting = folder / COLLECTING
     if collecting.is_dir() and _is_ledger(collecting):
+        for ledger in (collecting / REFINED, collecting):  # without its manifest a shard is never read again
+            (ledger / "ledger.json").unlink(missing_ok=True)
         shutil.rmtree(collecting, ignore_errors=True)
 
 
 def _is_ledger(folder: Path) -> bool:
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    return all(name.startswith(("ledger.json", "shard-")) for name in names)
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    return all(
+        entry.name.startswith(("ledger.json", "shard-")) or (entry.name == REFINED and _is_ledger(entry))
+        for entry in entries
+    )
 
 
 def _is_aside(name: str) -> bool:

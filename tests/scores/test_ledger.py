@@ -138,6 +138,15 @@ def test_a_damaged_manifest_is_refused(world: Any, pairs: Pairs, tmp_path: Path,
         _collect(world, pairs, tmp_path)
 
 
+def test_shards_without_a_manifest_are_never_believed(
+    world: Any, make_world: Any, pairs: Pairs, tmp_path: Path
+) -> None:
+    _collect(world, pairs, tmp_path)
+    (tmp_path / "ledger.json").unlink()  # as a kill in the middle of removing a ledger leaves it
+    other = make_world(seed=1)
+    np.testing.assert_array_equal(_collect(other, pairs, tmp_path), _expected(other, pairs))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_score_that_is_no_number_is_never_written(world: Any, pairs: Pairs, tmp_path: Path, bad: float) -> None:
     scorer = FunctionScorer(lambda batch: [bad] * len(batch), name=world.name)

@@ -36,7 +36,7 @@ from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.scores.ledger import finished_calls
 from crossknn.search import AXN, METHODS, SearchMethod, Shortlist, TouR
-from crossknn.storage import COLLECTING, MANIFEST, check_place, load, read_manifest
+from crossknn.storage import COLLECTING, MANIFEST, REFINED, check_place, load, read_manifest
 
 app = typer.Typer(
     name="crossknn",
@@ -151,12 +151,15 @@ def build(
     factorization: Annotated[
         FactorizationName, typer.Option(help="How item vectors are learned; cur needs the plan all-items.")
     ] = FactorizationName.mf,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Per query, in a second pass: what its own search would score next.")
+    ] = 0,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run",
-            help="Say the price (calls, time) and stop: what an interrupted build has done is taken off, up to 64 calls try "
+            help="Say the price (calls, time) and stop: less what an interrupted build has done; up to 64 calls try "
             "the rate.",
         ),
     ] = False,
@@ -173,7 +176,11 @@ def build(
     texts = read_items(items)
     train = list(dict.fromkeys(query.text for query in read_queries(queries))) if queries else []
     options = BuildOptions(
-        plan=_plan(plan, top, uniform), factorization=factorization.factorization(), max_calls=max_calls, seed=seed
+        plan=_plan(plan, top, uniform),
+        factorization=factorization.factorization(),
+        refine=refine,
+        max_calls=max_calls,
+        seed=seed,
     )
     check_place(out_folder)
     cached = None if dry_run else cache_file  # scores that are there already would make the trial too quick
@@ -181,7 +188,10 @@ def build(
     calls = options.price(len(train), len(texts))
     if dry_run:
         asked = train, list(texts.values())
-        done = finished_calls(out_folder / COLLECTING, *asked, opened, calls, options.shard_size) if train else 0
+        first = replace(options, refine=0).price(len(train), len(texts))
+        ledger = out_folder / COLLECTING
+        done = finished_calls(ledger, *asked, opened, first, options.shard_size)
+        done += finished_calls(ledger / REFINED, *asked, opened, calls - first, options.shard_size)
         _say_price(opened, *asked, calls, done)
         return
     start = time.perf_counter()

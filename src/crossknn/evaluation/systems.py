@@ -22,14 +22,17 @@ from crossknn.search import METHODS, SearchMethod
 from crossknn.search.named import variant
 
 DISTILLED = "distilled"
+REFINED = "-refined"
 VECTORS = "vectors"
 
 FACTORIZATIONS: Mapping[str, Callable[[], Factorization]] = {
     "scale": lambda: MFTransductive(sweeps=0),
     "mf": MFTransductive,
+    "mf-refined": MFTransductive,
     "mf-adamw": MFTransductiveAdamW,
     "mf-ind": MFInductive,
     "mf-side": MFSideInformation,
+    "mf-side-refined": MFSideInformation,
     "cur": CUR,
 }
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
@@ -113,6 +116,8 @@ class SystemName:
     def build_options(self, n_queries: int, n_items: int, seed: int) -> BuildOptions:
         """Plan and factorization for the calls that the name allows; half of a query's items are its nearest.
 
+        A refined learner spends half of them in a second pass.
+
         Raises:
             InputError: the calls do not fit the train queries, or buy no dense row.
         """
@@ -131,7 +136,9 @@ class SystemName:
                 raise InputError("cur needs a call per item at least: its smallest index is one dense row")
             return BuildOptions(plan=AllItems(rows), factorization=factorization, seed=seed)
         if calls is None:
-            return BuildOptions(plan=PerQuery(), factorization=factorization, seed=seed)
+            calls = min(PerQuery().n_calls(n_queries, n_items), n_queries * n_items)
         each = -(-calls // n_queries)
-        plan = PerQuery(top=-(-each // 2), uniform=each // 2)
-        return BuildOptions(plan=plan, factorization=factorization, max_calls=calls, seed=seed)
+        refine = each // 2 if self.learner.endswith(REFINED) else 0
+        first = each - refine
+        plan = PerQuery(top=-(-first // 2), uniform=first // 2)
+        return BuildOptions(plan=plan, factorization=factorization, refine=refine, max_calls=calls, seed=seed)

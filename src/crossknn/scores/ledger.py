@@ -121,6 +121,8 @@ def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        for shard in folder.glob("shard-*"):  # of what, nobody can say
+            shard.unlink()
     write_aside(manifest, (json.dumps(contents, indent=2) + "\n").encode())
 
 
