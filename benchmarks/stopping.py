@@ -138,7 +138,9 @@ def main() -> None:
     queries, train = texts[args.split][: args.queries], texts["index_train"][: args.train]
     scorer = CachedScorer(open_scorer(args.scorer), args.cache)
     plain = Index(data.items, scorer, open_first_stage(args.first_stage))
-    exact = exact_scores(queries, list(data.items.values()), scorer, args.cache.with_suffix(f".{args.name}-exact"))
+    exact = exact_scores(
+        queries, list(data.items.values()), scorer, args.cache.with_suffix(f".{args.name}-{args.split}-exact")
+    )
     result: dict[str, Any] = {"environment": environment(), "data": args.name, "split": args.split}
     result |= {"queries": len(queries), "items": len(plain), "systems": {}}
     for system in SYSTEMS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputE
 from crossknn.factorization import Factorization, GatedMLP, ItemModel, LinearMap, MFTransductive, Normalisation
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
-from crossknn.results import Hit, SearchResult
+from crossknn.results import Hit, ScoredItem, SearchResult
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scorers.base import checked_scores, prepared
 from crossknn.scores import Pairs, PerQuery, Plan, ScoreMatrix, collect_scores
@@ -463,7 +463,7 @@ class Index:
         allowed = self._checked_search(k, budget, filter)
         task = self.task([text], allowed)
         rounds = self._rounds(task, k, budget, target_recall, max_ms, method)
-        return OpenSearch(text, rounds, lambda: self._results(task, rounds.progress(), k)[0])
+        return OpenSearch(self, task, rounds, k)
 
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
         """The cross-encoder's raw logits of some pairs, checked: (n_pairs,) finite float64.
@@ -602,10 +602,9 @@ class OpenSearch:
         query: its text.
     """
 
-    def __init__(self, query: str, rounds: Rounds, result: Callable[[], SearchResult]) -> None:
-        self.query = query
-        self._rounds = rounds
-        self._result = result
+    def __init__(self, index: Index, task: Task, rounds: Rounds, k: int) -> None:
+        self.query = task.queries[0]
+        self._index, self._task, self._rounds, self._k = index, task, rounds, k
 
     @property
     def done(self) -> bool:
@@ -630,7 +629,16 @@ class OpenSearch:
 
     def result(self) -> SearchResult:
         """The best of what was scored so far."""
-        return self._result()
+        return self._index._results(self._task, self._rounds.progress(), self._k)[0]
+
+    def scored(self) -> list[ScoredItem]:
+        """Every item scored so far, in the order they were."""
+        (known,) = self._rounds.progress()
+        columns = zip(known.indices[0], known.scores[0], known.predicted[0], known.round_of_column(), strict=True)
+        return [
+            ScoredItem(self._index.item_ids[i], float(s), None if np.isnan(p) else float(p), int(r))
+            for i, s, p, r in columns
+        ]
 
 
 def _query_map(arrays: Mapping[str, Any]) -> GatedMLP | LinearMap | None:

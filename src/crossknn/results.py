@@ -30,6 +30,23 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class ScoredItem:
+    """One item that a search paid for.
+
+    Attributes:
+        id: the item's own key.
+        score: its exact CE score (raw logit).
+        predicted: the score that the search expected of it; None where it expected none.
+        round: the round that scored it, from 1.
+    """
+
+    id: str
+    score: float
+    predicted: float | None
+    round: int
+
+
+@dataclass(frozen=True)
 class SearchResult(Sequence[Hit]):
     """The best items found for a query, best first; equal scores in the order of the index.
 

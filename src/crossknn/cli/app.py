@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import asdict, replace
 from enum import Enum
@@ -26,7 +27,7 @@ from crossknn.cli.models import (
     trial_rate,
 )
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table, tuning_table
-from crossknn.errors import InputError
+from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.factorization import CUR, Factorization, MFInductive, MFSideInformation, MFTransductive
 from crossknn.fingerprints import digest_texts
@@ -389,6 +390,45 @@ def tune_command(
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command()
+@one_line_errors
+def serve(
+    index: IndexPath,
+    host: Annotated[str, typer.Option(help="Address to listen on; the outside world reaches only what you name.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
+    max_budget: Annotated[int, typer.Option(min=1, help="Cross-encoder calls that one query may cost.")] = 5_000,
+    queue: Annotated[int, typer.Option(min=1, help="Searches taken at the same time; more get a 429.")] = 256,
+    deadline: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request is given up.")] = 30.0,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs scored at a time, from all searches under way.")] = 256,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Web origin that may call from a browser; repeat for more.")
+    ] = None,
+    scorer: ScorerSpec = None,
+    first_stage: FirstStageSpec = None,
+    device: Device = "cpu",
+    cache_file: Cache = None,
+) -> None:
+    """Serve an index over HTTP, with a page to try it at /. A token in CROSSKNN_TOKEN is asked of clients.
+
+    Example: [bold]crossknn serve codes.crossknn --port 8080[/bold]   (needs: pip install 'crossknn[serve]')
+    """
+    import_extra("fastapi", "serve")
+    from crossknn.cli.serve import run_server
+    from crossknn.server import ServerOptions
+
+    options = ServerOptions(
+        token=os.environ.get("CROSSKNN_TOKEN") or None,
+        max_budget=max_budget,
+        queue=queue,
+        deadline_seconds=deadline,
+        batch_pairs=batch,
+        allow_origins=tuple(allow_origin or ()),
+    )
+    run_server(_open(index, scorer, first_stage, device, cache_file), options, host, port)
 
 
 @app.command()

@@ -1,0 +1,110 @@
+"""What clients send and get."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+
+Text = str
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class IdFilter(_Request):
+    """Which items may be scored and returned."""
+
+    only: list[str] | None = Field(None, description="ids that are allowed; all where it is left out")
+    without: list[str] = Field(default_factory=list, description="ids that are not")
+
+
+class SearchRequest(_Request):
+    """One query, or a list of them."""
+
+    query: str | list[str]
+    k: int = Field(10, ge=1, description="hits")
+    budget: int | None = Field(None, ge=1, description="cross-encoder calls per query; the tuned number or 100")
+    target_recall: FiniteFloat | None = Field(None, gt=0, lt=1, description="stop once this recall is expected")
+    max_ms: FiniteFloat | None = Field(None, gt=0, description="stop rather than search longer")
+    method: str | None = Field(None, max_length=60, description="such as axn, rerank, axn-r5; the index's own")
+    ids: IdFilter | None = None
+    trace: bool = Field(False, description="what each round cost")
+
+
+class StreamRequest(SearchRequest):
+    """One query, its rounds told as they finish."""
+
+    query: str
+
+
+class HitModel(BaseModel):
+    """One item found."""
+
+    id: str
+    text: str
+    score: float
+    round: int
+    first_stage_rank: int
+
+
+class ResultModel(BaseModel):
+    """What a query found."""
+
+    query: str
+    hits: list[HitModel]
+    calls: int
+    expected_recall: float | None = None
+    trace: list[dict[str, float]] | None = None
+
+
+class SearchResponse(BaseModel):
+    """One result for each query, in their order."""
+
+    results: list[ResultModel]
+
+
+class ItemModel(BaseModel):
+    """An item."""
+
+    id: str
+    text: str
+
+
+class CohereRequest(BaseModel):
+    """Cohere's rerank request, version 2; fields of theirs that mean nothing here are taken and ignored."""
+
+    query: str
+    documents: list[str | dict[str, Any]] = Field(min_length=1)
+    top_n: int | None = Field(None, ge=1)
+    return_documents: bool = False
+
+
+class TEIRequest(BaseModel):
+    """Text Embeddings Inference's rerank request."""
+
+    query: str
+    texts: list[str] = Field(min_length=1)
+    raw_scores: bool = False
+    return_text: bool = False
+
+
+class InfoModel(BaseModel):
+    """What is served."""
+
+    version: str
+    items: int
+    scorer: str
+    first_stage: str
+    methods: list[str]
+    default_method: str
+    default_budget: int
+    limits: dict[str, float]
+    examples: list[str]
+
+
+class StateModel(BaseModel):
+    """Whether it lives."""
+
+    status: Literal["ok"] = "ok"

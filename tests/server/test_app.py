@@ -1,0 +1,212 @@
+"""The service as its clients see it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from crossknn import FunctionScorer, Index, Rerank
+from crossknn.errors import InputError
+from crossknn.server import ServerOptions
+
+Serve = Callable[..., Any]
+
+
+def _answer(result: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(result.to_dict()))
+    return {name: plain[name] for name in ("query", "hits", "calls")}
+
+
+def test_a_search_answers_as_the_index_does(serve: Serve, index: Index, world: Any) -> None:
+    service = serve(index)
+    expected = [_answer(r) for r in index.search_batch(world.queries[:4], k=3, budget=17)]
+    found = service.post("/search", {"query": world.queries[:4], "k": 3, "budget": 17})
+    assert found.status_code == 200
+    assert found.json() == {"results": expected}
+    one = service.post("/search", {"query": world.queries[0], "k": 3, "budget": 17}).json()
+    assert one == {"results": expected[:1]}
+
+
+def test_settings_reach_the_search(serve: Serve, index: Index, world: Any) -> None:
+    service, query = serve(index), world.queries[1]
+    asked = {"query": query, "k": 2, "budget": 9, "method": "rerank", "trace": True}
+    (found,) = service.post("/search", asked).json()["results"]
+    assert {n: found[n] for n in ("query", "hits", "calls")} == _answer(
+        index.search(query, k=2, budget=9, method=Rerank())
+    )
+    assert [cost["calls"] for cost in found["trace"]] == [9]
+    (found,) = service.post("/search", {"query": query, "budget": 40, "target_recall": 0.3}).json()["results"]
+    assert found["expected_recall"] >= 0.3
+    allowed = np.arange(40) < 12
+    allowed[3] = False
+    ids = {"only": [str(n) for n in range(12)], "without": ["3"]}
+    (found,) = service.post("/search", {"query": query, "k": 4, "budget": 8, "ids": ids}).json()["results"]
+    assert {n: found[n] for n in ("query", "hits", "calls")} == _answer(
+        index.search(query, k=4, budget=8, filter=allowed)
+    )
+
+
+def test_rounds_are_told_as_they_finish(serve: Serve, index: Index, world: Any) -> None:
+    service, query = serve(index), world.queries[0]
+    answer = service.post("/search/stream", {"query": query, "k": 3, "budget": 20})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [part.split("\n", 1) for part in answer.text.strip().split("\n\n")]
+    names = [name.removeprefix("event: ") for name, _ in events]
+    bodies = [json.loads(data.removeprefix("data: ")) for _, data in events]
+    assert names == ["round"] * 10 + ["done"]
+    assert [body["calls"] for body in bodies] == [*range(2, 21, 2), 20]
+    scored = [item for body in bodies[:-1] for item in body["scored"]]
+    assert len({item["id"] for item in scored}) == 20
+    for item in scored:
+        assert item["score"] == world.scores[0, int(item["id"])]
+        assert (item["predicted"] is None) == (item["round"] == 1)
+    assert {n: bodies[-1][n] for n in ("query", "hits", "calls")} == _answer(index.search(query, k=3, budget=20))
+    refused = service.post("/search/stream", {"query": query, "k": 3, "budget": 2})
+    assert "event: error" in refused.text
+    assert "k=3 hits need at least as many" in refused.text
+
+
+def test_rerank_speaks_cohere_and_tei(serve: Serve, index: Index, world: Any) -> None:
+    service, query = serve(index), world.queries[2]
+    documents, scores = world.items[5:9], world.scores[2, 5:9]
+    order = np.argsort(-scores).tolist()
+    cohere = service.post("/rerank", {"model": "x", "query": query, "documents": documents, "top_n": 3}).json()
+    assert [r["index"] for r in cohere["results"]] == order[:3]
+    for result in cohere["results"]:
+        assert result["relevance_score"] == pytest.approx(1 / (1 + math.exp(-scores[result["index"]])))
+    shown = {"query": query, "documents": [{"text": d} for d in documents], "return_documents": True}
+    assert service.post("/rerank", shown).json()["results"][0]["document"] == {"text": documents[order[0]]}
+    tei = service.post("/rerank", {"query": query, "texts": documents, "raw_scores": True, "return_text": True}).json()
+    assert tei == [{"index": n, "score": scores[n], "text": documents[n]} for n in order]
+    soft = service.post("/rerank", {"query": query, "texts": documents, "truncate": True}).json()
+    assert [r["index"] for r in soft] == order
+    assert all(0 < r["score"] < 1 for r in soft)
+
+
+def test_items_info_health_and_metrics(serve: Serve, index: Index, world: Any) -> None:
+    service = serve(index)
+    assert service.get("/items/7").json() == {"id": "7", "text": world.items[7]}
+    assert service.get("/health").json() == service.get("/ready").json() == {"status": "ok"}
+    info = service.get("/info").json()
+    assert (info["items"], info["default_method"], info["default_budget"]) == (40, "axn", 100)
+    service.post("/search", {"query": world.queries[0], "budget": 13})
+    service.get("/nothing")
+    metrics = service.get("/metrics").text
+    assert "crossknn_scorer_calls 13.0" in metrics
+    assert 'crossknn_requests_total{route="/search",status="200"} 1.0' in metrics
+    assert 'crossknn_search_part_seconds_count{part="score"} 1.0' in metrics
+    assert "crossknn_searches 0.0" in metrics
+    page = service.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+SMALL = ServerOptions(max_k=20, max_budget=50, max_queries=3, max_documents=4, max_text=100, max_body_bytes=3000)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "says"),
+    [
+        ("/search", {"query": ""}, 422, "empty"),
+        ("/search", {"query": []}, 422, "no query"),
+        ("/search", {"query": ["a", " "]}, 422, "empty"),
+        ("/search", {"query": "a" * 101}, 422, "101 characters"),
+        ("/search", {"query": ["a"] * 4}, 422, "queries is 4, and 3 is the most"),
+        ("/search", {"query": "a", "k": 21, "budget": 30}, 422, "k is 21, and 20 is the most"),
+        ("/search", {"query": "a", "k": 0}, 422, "k: "),
+        ("/search", {"query": "a", "budget": 51}, 422, "budget is 51, and 50 is the most"),
+        ("/search", {"query": "a", "k": 10, "budget": 5}, 422, "k=10 hits need at least as many"),
+        ("/search", {"query": "a", "target_recall": 1.5}, 422, "target_recall"),
+        ("/search", {"query": "a", "method": "magic", "budget": 20}, 422, "no method 'magic'"),
+        (
+            "/search",
+            {"query": "query cat 0", "method": "rerank", "target_recall": 0.9, "budget": 20},
+            422,
+            "how sure it is",
+        ),
+        ("/search", {"query": "a", "ids": {"only": ["nope"]}}, 422, "no item with the id 'nope'"),
+        ("/search", {"query": "a", "ids": {"only": []}}, 422, "leaves no item"),
+        ("/search", {"query": "a", "colour": "red"}, 422, "colour"),
+        ("/search", {"query": 3}, 422, "query"),
+        ("/search", [], 422, ""),
+        ("/search/stream", {"query": ["a"]}, 422, "query"),
+        ("/rerank", {"query": "a", "documents": []}, 422, ""),
+        ("/rerank", {"query": "a", "documents": ["b"] * 5}, 422, "documents is 5"),
+        ("/rerank", {"query": "a", "texts": ["b" * 101]}, 422, "longer than 100"),
+        ("/rerank", {"query": " ", "texts": ["b"]}, 422, "empty"),
+        ("/search", {"query": "a" * 4000}, 413, "3000 bytes"),
+        ("/nothing", {}, 404, "Not Found"),
+        ("/health", {}, 405, "Method Not Allowed"),
+    ],
+)
+def test_what_cannot_be_answered_is_a_problem_document(
+    serve: Serve, index: Index, world: Any, path: str, body: Any, status: int, says: str
+) -> None:
+    answer = serve(index, SMALL).post(path, body)
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (answer.status_code, problem["status"]) == (status, status)
+    assert problem["type"] == "about:blank"
+    assert says in problem["detail"]
+    assert not world.calls
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b'{"query": NaN}', b"[" * 900])
+def test_bytes_that_are_no_request_are_a_problem_document(serve: Serve, index: Index, content: bytes) -> None:
+    answer = serve(index)("POST", "/search", content=content, headers={"content-type": "application/json"})
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert 400 <= answer.status_code < 500
+
+
+def test_a_token_is_asked_for_and_never_shown(serve: Serve, index: Index) -> None:
+    options = ServerOptions(token="a secret")
+    assert "secret" not in repr(options)
+    service = serve(index, options)
+    for headers in ({}, {"Authorization": "Bearer b secret"}, {"Authorization": "a secret"}):
+        answer = service("POST", "/search", json={"query": "a"}, headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert "secret" not in answer.text
+    for path in ("/", "/health", "/ready"):
+        assert service.get(path).status_code == 200
+    for path in ("/info", "/metrics", "/items/1", "/openapi.json"):
+        assert service.get(path).status_code == 401
+    assert service("GET", "/info", headers={"Authorization": "Bearer a secret"}).status_code == 200
+    with pytest.raises(InputError, match="token is empty"):
+        ServerOptions(token=" ")
+    with pytest.raises(InputError, match="queue must be above 0"):
+        ServerOptions(queue=0)
+
+
+def test_browsers_of_other_origins_are_let_in_only_when_named(serve: Serve, index: Index) -> None:
+    asked = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    closed = serve(index)("OPTIONS", "/search", headers=asked)
+    assert "access-control-allow-origin" not in closed.headers
+    opened = serve(index, ServerOptions(token="t", allow_origins=("https://a.example",)))
+    assert opened("OPTIONS", "/search", headers=asked).headers["access-control-allow-origin"] == "https://a.example"
+
+
+@pytest.mark.parametrize("bad", ["raises", "nan", "short"])
+def test_a_scorer_that_fails_tells_clients_nothing_of_its_own(serve: Serve, world: Any, bad: str, caplog: Any) -> None:
+    def score(pairs: Any) -> list[float]:
+        if any("bird" in query for query, _ in pairs):
+            if bad == "raises":
+                raise RuntimeError("password at /home/me")
+            return [float("nan")] * len(pairs) if bad == "nan" else [1.0]
+        return list(world._score(pairs))
+
+    scorer = FunctionScorer(score, name="fails", batch_size=100)
+    service = serve(Index.build(world.items, scorer=scorer, first_stage=world.dense))
+    failing = next(query for query in world.queries if "bird" in query)
+    for path, body in (("/search", {"query": failing}), ("/rerank", {"query": failing, "texts": ["a", "b"]})):
+        answer = service.post(path, body)
+        assert (answer.status_code, answer.headers["content-type"]) == (502, "application/problem+json")
+        assert "Error" not in answer.text
+        assert "/home/me" not in answer.text
+    assert "event: error" in service.post("/search/stream", {"query": failing}).text
+    assert service.post("/search", {"query": world.queries[0]}).status_code == 200
+    assert "the scorer failed" in caplog.text
