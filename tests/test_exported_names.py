@@ -13,8 +13,10 @@ import crossknn
 
 def test_names_are_there() -> None:
     assert len(set(crossknn.__all__)) == len(crossknn.__all__)
-    public = {n for n, value in vars(crossknn).items() if not n.startswith("_") and not inspect.ismodule(value)}
-    assert public - {"version"} == set(crossknn.__all__) - {"__version__"}
+    public = {n for n in dir(crossknn) if not n.startswith("_") and not inspect.ismodule(getattr(crossknn, n))}
+    assert public - {"TYPE_CHECKING", "import_module"} == set(crossknn.__all__) - {"__version__"}
+    with pytest.raises(AttributeError, match="'crossknn' has no attribute 'Indx'"):
+        _ = crossknn.Indx  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", [name for name in crossknn.__all__ if name != "__version__"])
@@ -41,10 +43,11 @@ def test_every_error_is_in_the_drawing_and_under_the_base() -> None:
 
 
 def test_importing_is_light() -> None:
-    heavy = ("torch", "sentence_transformers", "transformers", "matplotlib", "sklearn", "pyarrow", "onnx")
-    code = f"import sys, crossknn; print(*[name for name in {heavy} if name in sys.modules])"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert ran.stdout.strip() == ""
+    heavy = ["torch", "sentence_transformers", "transformers", "matplotlib", "sklearn", "pyarrow", "onnx", "bm25s"]
+    for imported, absent in (("crossknn, crossknn.cli.entry", ["numpy", "typer", *heavy]), ("crossknn.cli.app", heavy)):
+        code = f"import sys, {imported}; print(*[name for name in {absent} if name in sys.modules])"
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        assert ran.stdout.strip() == ""
 
 
 def test_importing_leaves_global_state_alone() -> None:

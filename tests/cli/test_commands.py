@@ -187,7 +187,7 @@ def test_every_help_has_an_example(command: str) -> None:
 def test_ctrl_c_keeps_what_was_scored(folder: Path) -> None:
     # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
     heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    program = f"{heard}from crossknn.cli.app import main; main()"
+    program = f"{heard}from crossknn.cli.entry import main; main()"
     command = [sys.executable, "-c", program, *BUILD, "--queries", "train.csv"]
     env = os.environ | {"SLEEP": "0.4"}
     with subprocess.Popen(
@@ -203,6 +203,43 @@ def test_ctrl_c_keeps_what_was_scored(folder: Path) -> None:
     assert "Traceback" not in error
     run(*BUILD, "--queries", "train.csv")
     assert "thing" in run("search", "x.crossknn", "red").output
+
+
+_INTERRUPTED = """
+import os, signal, sys
+
+class Interrupts:
+    def find_spec(self, name, *args):
+        if name == asked:
+            os.kill(os.getpid(), signal.SIGINT)
+
+asked = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupts())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from crossknn.cli.entry import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("while_importing", "args"),
+    [
+        ("crossknn.cli.app", ("--help",)),
+        ("typer.main", ("--help",)),
+        ("numpy.linalg", ("--help",)),
+        ("onnxruntime", ("--help",)),
+        ("my_scorer", BUILD),
+        ("bm25s", BUILD),
+    ],
+)
+def test_ctrl_c_is_answered_in_one_line_while_the_command_imports(
+    folder: Path, while_importing: str, args: tuple[str, ...]
+) -> None:
+    command = [sys.executable, "-c", _INTERRUPTED, while_importing, *args]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout) == (130, "")
+    assert ran.stderr.splitlines()[-1].startswith("interrupted")
+    assert len(ran.stderr.splitlines()) == 1 + (while_importing == "bm25s")  # the build had said what it would do
 
 
 def test_without_item_vectors_the_command_reranks_and_says_so(folder: Path) -> None:

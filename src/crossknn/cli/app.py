@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import asdict, replace
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,6 @@ import numpy as np
 import typer
 from rich.markup import escape
 
-from crossknn import __version__
 from crossknn.cli.benchmark import benchmark_command
 from crossknn.cli.cache import cache
 from crossknn.cli.models import (
@@ -112,16 +112,16 @@ Mixing = Annotated[
 ]
 
 
-def _version(asked: bool) -> None:
+def _say_version(asked: bool) -> None:
     if asked:
-        out.print(f"crossknn {__version__}", highlight=False)
+        out.print(f"crossknn {version('crossknn')}", highlight=False)
         raise typer.Exit
 
 
 @app.callback()
 def common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
     """k-NN search with cross-encoders: their own top k over all items, within a budget of calls."""
@@ -160,7 +160,7 @@ def build(
         bool,
         typer.Option(
             "--dry-run",
-            help="Say the price (calls, time) and stop: less what an interrupted build has done; up to 64 calls try "
+            help="Say the price (calls, time), less what an interrupted build has done, and stop; up to 64 calls try "
             "the rate.",
         ),
     ] = False,
@@ -465,11 +465,6 @@ def demo(
     from crossknn.cli.demo import run_demo
 
     run_demo(out_folder)
-
-
-def main() -> None:
-    """Entry point of the command."""
-    app()
 
 
 def _plan(name: PlanName, top: int | None, uniform: int | None) -> Plan:

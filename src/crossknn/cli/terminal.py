@@ -31,7 +31,7 @@ notes = Console(stderr=True)
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Turn errors made on purpose, and the system's, into one line on standard error and an exit code.
 
-    1: the command could not do it. 2: wrong usage (typer's own). 130: interrupted.
+    1: the command could not do it. 2: wrong usage, 130: interrupted (both typer's own).
     """
 
     @functools.wraps(command)
@@ -41,11 +41,6 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             warnings.showwarning = _show_warning
             try:
                 return command(*args, **kwargs)
-            except KeyboardInterrupt:
-                notes.print(
-                    "interrupted; shards that were finished are kept: the same build or evaluation goes on from them"
-                )
-                raise typer.Exit(130) from None
             except BrokenPipeError:
                 sys.stderr.close()
                 raise typer.Exit(1) from None

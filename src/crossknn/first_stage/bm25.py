@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import bm25s
 import numpy as np
 
 from crossknn.arrays import FloatArray
@@ -29,9 +28,12 @@ class BM25:
 
 class _BoundBM25:
     def __init__(self, items: Sequence[str], k1: float, b: float) -> None:
+        import bm25s  # imports scipy where that is installed, which takes a moment
+
+        self._tokenize = bm25s.tokenize
         self._n_items = len(items)
         self._retriever = None
-        tokens = bm25s.tokenize(list(items), stopwords=None, show_progress=False)
+        tokens = self._tokenize(list(items), stopwords=None, show_progress=False)
         if tokens.vocab:
             self._retriever = bm25s.BM25(k1=k1, b=b, method="lucene")
             self._retriever.index(tokens, show_progress=False)
@@ -40,7 +42,7 @@ class _BoundBM25:
         """(n_queries, n_items); an item that shares no word scores 0."""
         scores = np.zeros((len(queries), self._n_items), dtype=np.float32)
         if self._retriever is not None:
-            words = bm25s.tokenize(list(queries), stopwords=None, return_ids=False, show_progress=False)
+            words = self._tokenize(list(queries), stopwords=None, return_ids=False, show_progress=False)
             for row, query_words in enumerate(words):
                 known = [word for word in query_words if word in self._retriever.vocab_dict]
                 if known:

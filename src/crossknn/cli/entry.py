@@ -1,0 +1,38 @@
+"""Where the command starts: it imports almost nothing, so that Ctrl-C is answered from the first moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point of the command."""
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not so in the background of some shells
+    if heard:
+        signal.signal(signal.SIGINT, _leave)
+    from crossknn.cli.app import app
+
+    try:
+        if heard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        app()
+    except KeyboardInterrupt:
+        _leave()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # typer's answer to KeyboardInterrupt
+            os.write(
+                2, b"interrupted; a build or an evaluation goes on from its finished shards when it is run again\n"
+            )
+        raise
+    finally:
+        if heard:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _leave(*_: object) -> None:
+    """End at once: nothing is at stake yet, and an exception could go astray in the middle of an import."""
+    os.write(2, b"interrupted\n")
+    os._exit(_INTERRUPTED)
