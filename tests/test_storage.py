@@ -77,6 +77,7 @@ def test_whatever_is_saved_is_what_is_loaded(
 def test_saving_again_replaces_and_leaves_no_litter(tmp_path: Path) -> None:
     storage.save(tmp_path, _contents(1))
     (tmp_path / "data-0123456789ab").mkdir()  # what a killed save leaves
+    (tmp_path / "manifest.json.123.tmp").write_text("{")
     storage.save(tmp_path, _contents(2))
     assert _same(storage.load(tmp_path), _contents(2))
     assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", _data(tmp_path).name}

@@ -60,6 +60,8 @@ def save(folder: Path, contents: Contents) -> None:
     for old in folder.iterdir():
         if _DATA.fullmatch(old.name) and old.name != name:
             shutil.rmtree(old, ignore_errors=True)
+        elif _is_aside(old.name):
+            old.unlink(missing_ok=True)
 
 
 def _write(folder: Path, name: str, contents: Contents) -> None:
@@ -186,7 +188,10 @@ def _is_readable(folder: Path) -> bool:
 
 
 def remove_ledger(folder: Path) -> None:
-    """Remove the scores that a finished build collected, and nothing else that may stand there."""
+    """Remove the scores that a finished build collected, and nothing else that may stand there.
+
+    What marks them as a run's goes first: shards that a crash leaves behind then belong to none.
+    """
     collecting = folder / COLLECTING
     if collecting.is_dir() and _is_ledger(collecting):
         for ledger in (collecting / REFINED, collecting):  # without its manifest a shard is never read again

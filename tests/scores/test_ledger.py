@@ -122,6 +122,14 @@ def test_another_run_is_refused_and_nothing_is_lost(
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
+def test_shards_that_another_run_left_behind_are_not_believed(
+    world: Any, make_world: Any, pairs: Pairs, tmp_path: Path
+) -> None:
+    _collect(make_world(seed=1, name="other"), pairs, tmp_path)
+    (tmp_path / "ledger.json").unlink()
+    np.testing.assert_array_equal(_collect(world, pairs, tmp_path), _expected(world, pairs))
+
+
 def test_a_kernel_is_part_of_the_run(world: Any, pairs: Pairs, tmp_path: Path) -> None:
     _collect(world, pairs, tmp_path)
     scorer = world.scorer

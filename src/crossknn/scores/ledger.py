@@ -16,7 +16,7 @@ from crossknn.fingerprints import digest_arrays, digest_texts
 from crossknn.scorers.base import Scorer, checked_scores, prepared
 from crossknn.scores.plan import Pairs
 
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "ledger.json"
 
 ProgressCallback = Callable[[int, int], None]
@@ -58,10 +58,10 @@ def collect_scores(
     Cost: one CE call per pair that no earlier run has finished.
     """
     contents = _contents(queries, items, scorer, len(pairs), shard_size)
-    _open_ledger(folder, contents | {"pairs": digest_arrays(pairs.query_indices, pairs.item_indices)})
+    run = _open_ledger(folder, contents | {"pairs": digest_arrays(pairs.query_indices, pairs.item_indices)})
     scores = np.full(len(pairs), np.nan)
     missing = []
-    for start, stored in _shards(folder, len(pairs), shard_size):
+    for start, stored in _shards(folder, run, len(pairs), shard_size):
         if stored is None:
             missing.append(start)
         else:
@@ -75,7 +75,7 @@ def collect_scores(
         shard = slice(start, start + shard_size)
         used, local = np.unique(pairs.query_indices[shard], return_inverse=True)
         values = checked_scores(bound, [queries[q] for q in used], local, pairs.item_indices[shard])
-        _write_shard(_shard_path(folder, start), values)
+        _write_shard(_shard_path(folder, start), run, values)
         scores[shard] = values
         done += len(values)
         if progress:
@@ -96,8 +96,8 @@ def finished_calls(
     """
     if not (folder / _MANIFEST).exists():
         return 0
-    _check_ledger(folder, _contents(queries, items, scorer, n_pairs, shard_size))
-    return sum(len(stored) for _, stored in _shards(folder, n_pairs, shard_size) if stored is not None)
+    run = _check_ledger(folder, _contents(queries, items, scorer, n_pairs, shard_size))
+    return sum(len(stored) for _, stored in _shards(folder, run, n_pairs, shard_size) if stored is not None)
 
 
 def _contents(
@@ -113,20 +113,17 @@ def _contents(
     }
 
 
-def _open_ledger(folder: Path, contents: dict[str, object]) -> None:
-    """Make the folder, or make sure that it holds the very run that is asked for."""
+def _open_ledger(folder: Path, contents: dict[str, object]) -> bytes:
+    """Make the folder, or make sure that it holds the very run that is asked for; returns what marks its shards."""
     manifest = folder / _MANIFEST
-    if manifest.exists():
-        _check_ledger(folder, contents)
-        return
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        for shard in folder.glob("shard-*"):  # of what, nobody can say
-            shard.unlink()
-    write_aside(manifest, (json.dumps(contents, indent=2) + "\n").encode())
+    if not manifest.exists():
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_aside(manifest, (json.dumps(contents, indent=2) + "\n").encode())
+    return _check_ledger(folder, contents)
 
 
-def _check_ledger(folder: Path, contents: dict[str, object]) -> None:
+def _check_ledger(folder: Path, contents: dict[str, object]) -> bytes:
     manifest = folder / _MANIFEST
     try:
         stored = json.loads(manifest.read_text(encoding="utf-8"))
@@ -140,6 +137,7 @@ def _check_ledger(folder: Path, contents: dict[str, object]) -> None:
                 f"{folder} holds scores of another run: {_difference(key, stored.get(key), value)}; go on with the "
                 "same input and scorer, or delete the folder (its scores are lost then)"
             )
+    return json.dumps(stored, sort_keys=True).encode()
 
 
 def _difference(key: str, stored: object, now: object) -> str:
@@ -157,25 +155,25 @@ def _shard_path(folder: Path, start: int) -> Path:
     return folder / f"shard-{start:010d}.bin"
 
 
-def _shards(folder: Path, n_pairs: int, shard_size: int) -> Iterator[tuple[int, FloatArray | None]]:
+def _shards(folder: Path, run: bytes, n_pairs: int, shard_size: int) -> Iterator[tuple[int, FloatArray | None]]:
     """Where each shard starts, and its scores."""
     for start in range(0, n_pairs, shard_size):
-        yield start, _read_shard(_shard_path(folder, start), min(shard_size, n_pairs - start))
+        yield start, _read_shard(_shard_path(folder, start), run, min(shard_size, n_pairs - start))
 
 
-def _read_shard(path: Path, expected: int) -> FloatArray | None:
-    """The shard's scores, or None where it is missing or damaged (it is scored again then)."""
+def _read_shard(path: Path, run: bytes, expected: int) -> FloatArray | None:
+    """The shard's scores, or None where it is missing, damaged or left by another run (it is scored again then)."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
     digest, data = content[:32], content[32:]
-    if len(data) != 8 * expected or hashlib.sha256(data).digest() != digest:
+    if len(data) != 8 * expected or hashlib.sha256(run + data).digest() != digest:
         return None
     return np.frombuffer(data, dtype="<f8")
 
 
-def _write_shard(path: Path, values: FloatArray) -> None:
-    """SHA-256 of the data (32 bytes), then the scores as little-endian float64."""
+def _write_shard(path: Path, run: bytes, values: FloatArray) -> None:
+    """SHA-256 of the run and the data (32 bytes), then the scores as little-endian float64."""
     data = values.astype("<f8").tobytes()
-    write_aside(path, hashlib.sha256(data).digest() + data)
+    write_aside(path, hashlib.sha256(run + data).digest() + data)
