@@ -187,9 +187,9 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_where_no_index_is_the_error_says_so(tmp_path: Path) -> None:
-    with pytest.raises(IndexFileError, match="no index at"):
+    with pytest.raises(IndexFileError, match=r"no index at .*nothing is there"):
         storage.load(tmp_path / "nowhere")
-    with pytest.raises(IndexFileError, match="did not finish"):
+    with pytest.raises(IndexFileError, match=r"has no manifest\.json"):
         storage.load(tmp_path)
 
 

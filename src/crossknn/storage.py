@@ -139,10 +139,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         IndexFileError: see :func:`load`.
     """
     path = folder / MANIFEST
-    if not folder.is_dir():
-        raise IndexFileError(f"there is no index at {folder}; crossknn build makes one")
-    if not path.exists():
-        raise IndexFileError(f"{folder} has no {MANIFEST}: no index, or one whose build did not finish; build it again")
+    if not path.is_file():
+        raise IndexFileError(f"there is no index at {folder}: {_what_is_there(folder)}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -157,6 +155,26 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("sha256") != _digest_manifest(manifest):
         raise IndexFileError(f"{path} is damaged: its contents do not fit its checksum; build the index again")
     return manifest
+
+
+def _what_is_there(folder: Path) -> str:
+    """What stands in place of an index, and what to do about it."""
+    if not folder.exists():
+        return "nothing is there; crossknn build makes one"
+    for owner in folder.absolute().parents[:2]:
+        if (owner / MANIFEST).is_file() and is_replaceable(owner):
+            return f"it is a part of the index {owner}; name that"
+    if not folder.is_dir():
+        return "it is a file, and an index is a folder; crossknn build makes one"
+    names = sorted(path.name for path in folder.iterdir())
+    if COLLECTING in names:
+        return "its build did not finish; run the same build again, and it goes on from the scores it has"
+    if any(name.endswith((".onnx", ".safetensors")) or name in ("onnx", "tokenizer.json") for name in names):
+        return "it holds a model; --scorer and --first-stage name models, and crossknn build makes an index with them"
+    indexes = [name for name in names if (folder / name / MANIFEST).is_file()]
+    if indexes:
+        return f"the folder has one in it; name {' or '.join(str(folder / name) for name in indexes[:3])}"
+    return f"the folder has no {MANIFEST}; crossknn build makes one"
 
 
 def check_place(folder: Path) -> None:

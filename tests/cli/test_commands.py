@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from crossknn import storage
 from crossknn.cli.app import MethodName, app
 from crossknn.cli.models import open_scorer
 from crossknn.errors import InputError
@@ -49,32 +50,33 @@ def run(*args: str, exit_code: int = 0):
     return result
 
 
-BUILD = ("build", "items.jsonl", "--scorer", "python:my_scorer:scorer", "--out", "x.crossknn")
+SCORED = ("--scorer", "python:my_scorer:scorer")
+BUILD = ("build", "items.jsonl", *SCORED, "--out", "x.crossknn")
+SEARCH = ("search", "x.crossknn", *SCORED)
+EVALUATE = ("evaluate", "x.crossknn", *SCORED)
 
 
 def test_build_search_evaluate(folder: Path) -> None:
     run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
-    shown = run("search", "x.crossknn", "small red", "--budget", "20", "-k", "2").output
+    shown = run(*SEARCH, "small red", "--budget", "20", "-k", "2").output
     assert "small red thing" in shown
     assert "20 calls" in shown
-    stopped = ("search", "x.crossknn", "small red", "--budget", "40", "-k", "2", "--target-recall", "0.2")
+    stopped = (*SEARCH, "small red", "--budget", "40", "-k", "2", "--target-recall", "0.2")
     found = json.loads(run(*stopped, "--json").output)
     assert 0.2 <= found["expected_recall"] <= 1
     assert f"{found['calls']} calls, {found['expected_recall']:.0%} of the exact top expected" in run(*stopped).output
     assert "target_recall must lie between 0 and 1, got 95.0" in run(*stopped[:-1], "95", exit_code=1).output
-    hurried = run("search", "x.crossknn", "small red", "--budget", "40", "--max-ms", "1e-6", "--json").output
+    hurried = run(*SEARCH, "small red", "--budget", "40", "--max-ms", "1e-6", "--json").output
     assert json.loads(hurried)["calls"] == 4
     limited = ("--budget", "8", "--shortlist", "9", "-k", "8", "--json")
-    near = json.loads(run("search", "x.crossknn", "red", *limited).stdout)
+    near = json.loads(run(*SEARCH, "red", *limited).stdout)
     assert max(hit["first_stage_rank"] for hit in near["hits"]) <= 9
-    found = [json.loads(line) for line in run("search", "x.crossknn", "red", "blue", "--json").stdout.splitlines()]
+    found = [json.loads(line) for line in run(*SEARCH, "red", "blue", "--json").stdout.splitlines()]
     assert [result["query"] for result in found] == ["red", "blue"]
     assert found[0]["hits"][0].keys() == {"id", "score", "round", "first_stage_rank", "text"}
     assert found[0]["calls"] == 42
     report = json.loads(
-        run(
-            "evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "r", "-k", "1", "--budget", "42", "--json"
-        ).stdout
+        run(*EVALUATE, "--queries", "test.jsonl", "--out", "r", "-k", "1", "--budget", "42", "--json").stdout
     )
     assert [cell["recall"]["1"]["mean"] for cell in report["cells"]] == [1.0, 1.0, 1.0]
     assert {path.name for path in (folder / "r").iterdir()} == {
@@ -106,16 +108,16 @@ def test_cur_is_built_from_dense_rows_and_compared(folder: Path) -> None:
     assert "--top and --uniform" in run(*BUILD, *dense, "--top", "1", exit_code=1).output
     run(*BUILD, *dense)
     asked = ("--method", "adacur", "--method", "anncur", "--budget", "42", "-k", "1", "--json")
-    report = json.loads(run("evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "r", *asked).stdout)
+    report = json.loads(run(*EVALUATE, "--queries", "test.jsonl", "--out", "r", *asked).stdout)
     assert report["baseline"] == "adacur"
     assert [cell["recall"]["1"]["mean"] for cell in report["cells"]] == [1.0, 1.0]
-    assert "dense first stage" in run("search", "x.crossknn", "red", "--method", "tour-ce", exit_code=1).output
+    assert "dense first stage" in run(*SEARCH, "red", "--method", "tour-ce", exit_code=1).output
 
 
 def test_tfidf_over_a_beir_folder(folder: Path) -> None:
     (folder / "items.jsonl").rename(folder / "corpus.jsonl")
     run("build", ".", *BUILD[2:], "--first-stage", "tfidf")
-    assert "small red thing" in run("search", "x.crossknn", "small red", "--budget", "20", "-k", "2").output
+    assert "small red thing" in run(*SEARCH, "small red", "--budget", "20", "-k", "2").output
 
 
 def test_the_price_is_said_and_nothing_is_written(folder: Path) -> None:
@@ -147,8 +149,6 @@ def test_the_price_is_less_by_what_an_interrupted_build_has_done(folder: Path) -
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("search", "none", "x"), "there is no index at none"),
-        (("search", "items.jsonl", "x"), "there is no index"),
         (("build", "none.csv", "--scorer", "demo", "--out", "x"), "none.csv is not there"),
         (("build", "items.jsonl", "--scorer", "nothing", "--out", "x"), "no scorer 'nothing'"),
         (
@@ -166,6 +166,57 @@ def test_errors_are_one_line_with_exit_code_1(folder: Path, args: tuple[str, ...
     assert "Traceback" not in result.output
 
 
+def test_what_stands_in_place_of_an_index_is_said(folder: Path) -> None:
+    run(*BUILD)
+    for made in ("half/collecting", "model/onnx", "empty"):
+        (folder / made).mkdir(parents=True)
+    (data,) = (folder / "x.crossknn").glob("data-*")
+    for path, said in (
+        ("none", "nothing is there; crossknn build makes one"),
+        ("items.jsonl", "it is a file"),
+        ("half", "its build did not finish; run the same build again"),
+        ("model", "it holds a model; --scorer and --first-stage name models"),
+        ("empty", "the folder has no manifest.json"),
+        (".", "the folder has one in it; name x.crossknn"),
+        (str(data), f"it is a part of the index {folder / 'x.crossknn'}"),
+        (str(data / "items.jsonl"), f"it is a part of the index {folder / 'x.crossknn'}"),
+        ("x.crossknn/manifest.json", f"it is a part of the index {folder / 'x.crossknn'}"),
+    ):
+        for command in (("search", path, "red"), ("verify", path)):
+            assert f"error: there is no index at {path}: {said}" in run(*command, exit_code=1).stderr
+
+
+def test_a_module_that_only_an_index_names_is_not_run(folder: Path) -> None:
+    run(*BUILD)
+    (folder / "my_scorer.py").write_text("from pathlib import Path\nPath('stolen').touch()\n" + SCORER)
+    sys.modules.pop("my_scorer")
+    for command in (
+        ("search", "x.crossknn", "red"),
+        ("evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "r"),
+    ):
+        said = run(*command, exit_code=1).stderr
+        assert "would be imported and run; if you trust it, give it yourself: --scorer python:my_scorer:scorer" in said
+    run("verify", "x.crossknn")
+    assert "my_scorer" not in sys.modules
+    assert not (folder / "stolen").exists()
+    run(*SEARCH, "red")
+    assert (folder / "stolen").exists()
+
+
+def test_a_model_that_has_moved_is_said_to_be_remembered(folder: Path) -> None:
+    run(*BUILD)
+    manifest = folder / "x.crossknn" / "manifest.json"
+    stored = json.loads(manifest.read_text())
+    stored["config"]["notes"] |= {"scorer": "gone", "first_stage": "lost"}
+    stored["sha256"] = storage._digest_manifest(stored)
+    manifest.write_text(json.dumps(stored))
+    assert "no scorer 'gone'" in run("search", "x.crossknn", "red", exit_code=1).stderr
+    for command, remembered in ((("search", "x.crossknn"), "--scorer"), (SEARCH, "--first-stage")):
+        assert f"where it has moved, name {remembered})" in run(*command, "red", exit_code=1).stderr
+    assert "remembers" not in run("search", "x.crossknn", "red", "--scorer", "nothing", exit_code=1).stderr
+    run(*SEARCH, "red", "--first-stage", "bm25")
+
+
 def test_bad_searches(folder: Path) -> None:
     run(*BUILD)
     for args, message in (
@@ -174,7 +225,7 @@ def test_bad_searches(folder: Path) -> None:
         (("x", "-k", "0"), "k must be a whole number of at least 1"),
         (("x", "-k", "5", "--budget", "4"), "budget is 4, but k=5"),
     ):
-        assert message in run("search", "x.crossknn", *args, exit_code=1).stderr
+        assert message in run(*SEARCH, *args, exit_code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -202,7 +253,7 @@ def test_ctrl_c_keeps_what_was_scored(folder: Path) -> None:
     assert "interrupted" in error
     assert "Traceback" not in error
     run(*BUILD, "--queries", "train.csv")
-    assert "thing" in run("search", "x.crossknn", "red").output
+    assert "thing" in run(*SEARCH, "red").output
 
 
 _INTERRUPTED = """
@@ -244,13 +295,11 @@ def test_ctrl_c_is_answered_in_one_line_while_the_command_imports(
 
 def test_without_item_vectors_the_command_reranks_and_says_so(folder: Path) -> None:
     assert "no item vectors" in run(*BUILD).stderr
-    assert "red small thing" in run("search", "x.crossknn", "small red", "-k", "1", "--budget", "5").output
-    report = json.loads(
-        run("evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "r", "-k", "1", "--json").stdout
-    )
+    assert "red small thing" in run(*SEARCH, "small red", "-k", "1", "--budget", "5").output
+    report = json.loads(run(*EVALUATE, "--queries", "test.jsonl", "--out", "r", "-k", "1", "--json").stdout)
     assert {cell["method"] for cell in report["cells"]} == {"rerank"}
     assert {cell["budget"] for cell in report["cells"]} == {42}  # no more than there are items
-    assert "--rounds and --mixing" in run("search", "x.crossknn", "red", "--rounds", "3", exit_code=1).stderr
+    assert "--rounds and --mixing" in run(*SEARCH, "red", "--rounds", "3", exit_code=1).stderr
 
 
 def test_an_evaluation_that_cannot_work_costs_nothing(folder: Path) -> None:
@@ -261,9 +310,9 @@ def test_an_evaluation_that_cannot_work_costs_nothing(folder: Path) -> None:
         (("--queries", "test.jsonl", "-k", "50", "--budget", "10"), "recall needs k <= budget"),
         (("--queries", "test.jsonl", "--mixing", "0.5"), "set mixing=0"),
     ):
-        assert message in run("evaluate", "x.crossknn", *args, "--out", "r", exit_code=1).stderr
+        assert message in run(*EVALUATE, *args, "--out", "r", exit_code=1).stderr
         assert not list(folder.glob("r/exact/*/shard-*"))
-    same = run("evaluate", "x.crossknn", "--queries", "test.jsonl", "--out", "x.crossknn", exit_code=1)
+    same = run(*EVALUATE, "--queries", "test.jsonl", "--out", "x.crossknn", exit_code=1)
     assert "a folder of its own" in same.stderr
 
 
@@ -276,7 +325,7 @@ def test_repeated_train_queries_are_paid_for_once(folder: Path) -> None:
 def test_what_the_terminal_would_obey_is_not_printed(folder: Path) -> None:
     (folder / "items.jsonl").write_text(json.dumps({"id": "a\tb", "text": "red \x1b[31m thing\n" + "x" * 9000}) + "\n")
     run(*BUILD)
-    shown = run("search", "x.crossknn", "red", "-k", "1").output
+    shown = run(*SEARCH, "red", "-k", "1").output
     assert "\x1b" not in shown
     assert len(shown) < 2000
 
@@ -284,19 +333,19 @@ def test_what_the_terminal_would_obey_is_not_printed(folder: Path) -> None:
 def test_a_damaged_index_can_be_built_again(folder: Path) -> None:
     run(*BUILD)
     (folder / "x.crossknn" / "manifest.json").write_text("{")
-    assert "build the index again" in run("search", "x.crossknn", "red", exit_code=1).stderr
+    assert "build the index again" in run(*SEARCH, "red", exit_code=1).stderr
     run(*BUILD)
-    assert "thing" in run("search", "x.crossknn", "red").output
+    assert "thing" in run(*SEARCH, "red").output
 
 
 def test_a_cache_answers_what_was_asked_before(folder: Path) -> None:
     run(*BUILD, "--queries", "train.csv", "--cache", "scores.sqlite")
-    run("search", "x.crossknn", "small red", "--cache", "scores.sqlite", "--budget", "20")
+    run(*SEARCH, "small red", "--cache", "scores.sqlite", "--budget", "20")
     before = run("cache", "info", "scores.sqlite").output
     assert "function:words-in-common" in before
     (folder / "my_scorer.py").write_text(SCORER.replace("time.sleep", "raise SystemExit"))
     sys.modules.pop("my_scorer")
-    again = run("search", "x.crossknn", "small red", "--cache", "scores.sqlite", "--budget", "20", "-k", "2").output
+    again = run(*SEARCH, "small red", "--cache", "scores.sqlite", "--budget", "20", "-k", "2").output
     assert "small red thing" in again
     assert run("cache", "info", "scores.sqlite").output == before
     forgotten = int(run("cache", "clear", "scores.sqlite", "--model", "function:words-in-common").output.split()[1])
@@ -390,7 +439,7 @@ def test_benchmark_and_evaluate_of_judged_queries(folder: Path) -> None:
 
     run(*BUILD)
     (folder / "qrels.txt").write_text("q1 0 i12 2\nq2 0 i33 1\n")
-    asked = ("evaluate", "x.crossknn", "--out", "e", "-k", "1", "--budget", "42", "--qrels", "qrels.txt", "--json")
+    asked = (*EVALUATE, "--out", "e", "-k", "1", "--budget", "42", "--qrels", "qrels.txt", "--json")
     (folder / "asked.jsonl").write_text("".join((beir / "queries.jsonl").read_text().splitlines(keepends=True)[1:]))
     assert json.loads(run(*asked, "--queries", "asked.jsonl").stdout)["exact_task"] == report["exact_task"]
     assert "nothing relevant to the query 'q0'" in run(*asked, "--queries", "beir/queries.jsonl", exit_code=1).stderr

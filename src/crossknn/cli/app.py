@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from enum import Enum
 from importlib.metadata import version
@@ -504,17 +506,25 @@ def _within(budgets: list[int], n_items: int) -> list[int]:
 
 def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str, cache_file: Path | None) -> Index:
     remembered = read_manifest(folder)["config"].get("notes", {})
-    named = scorer is not None
-    scorer, first_stage = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
-    if scorer is None or first_stage is None:
+    scorer_spec, first_spec = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
+    if scorer_spec is None or first_spec is None:
         raise InputError(f"{folder} does not say what it was built with; name --scorer and --first-stage")
+    with _remembered("--scorer", scorer is None):
+        opened = open_scorer(scorer_spec, device, cache_file, named=scorer is not None)
+    with _remembered("--first-stage", first_stage is None):
+        retriever = open_first_stage(first_spec, device)
+    return Index.load(folder, scorer=opened, first_stage=retriever)
+
+
+@contextmanager
+def _remembered(option: str, remembered: bool) -> Iterator[None]:
+    """Say where a name came from that the user did not give."""
     try:
-        models = open_scorer(scorer, device, cache_file, named=named), open_first_stage(first_stage, device)
+        yield
     except InputError as error:
-        raise InputError(
-            f"{error} (the index remembers it; name --scorer or --first-stage where it has moved)"
-        ) from error
-    return Index.load(folder, scorer=models[0], first_stage=models[1])
+        if not remembered:
+            raise
+        raise InputError(f"{error} (the index remembers it; where it has moved, name {option})") from error
 
 
 def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int, done: int) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from crossknn.errors import InputError, import_extra
+from crossknn.errors import IndexFileError, InputError, import_extra
 from crossknn.first_stage import (
     BM25,
     Dense,
@@ -48,10 +48,12 @@ def open_scorer(spec: str, device: str = "cpu", cache: Path | None = None, *, na
         spec: the name.
         device: where a model runs.
         cache: file of the cache.
-        named: whether the user gave the name just now. A key is never sent to an address that only an index names.
+        named: whether the user gave the name just now. A key is never sent to an address that only an index names, and
+            a module that only an index names is not imported: it would run whatever the index's author put there.
 
     Raises:
         InputError: the name fits nothing.
+        IndexFileError: only an index names the module.
         MissingExtraError: an optional dependency is missing.
     """
     scorer = _open_scorer(spec, device, named=named)
@@ -65,6 +67,11 @@ def _open_scorer(spec: str, device: str, *, named: bool) -> Scorer:
     if kind == "st" and name:
         return SentenceTransformersScorer(name, device=device)
     if kind == "python" and name:
+        if not named:
+            raise IndexFileError(
+                f"the index names the scorer {spec}, a module that would be imported and run; if you trust it, give it "
+                f"yourself: --scorer {spec}"
+            )
         return _python_scorer(name)
     if kind in ("tei", "vllm", "cohere", "jina") and name:
         return _service(kind, name, named=named)
