@@ -67,7 +67,18 @@ __all__ = [
     "__version__",
 ]
 
-_ROOMS = ("errors", "results", "onnx_model", "scorers", "scores", "first_stage", "factorization", "search", "tuning", "index")
+_ROOMS = (
+    "errors",
+    "results",
+    "onnx_model",
+    "scorers",
+    "scores",
+    "first_stage",
+    "factorization",
+    "search",
+    "tuning",
+    "index",
+)
 
 if not TYPE_CHECKING:  # a type checker would take any name for one of ours
 

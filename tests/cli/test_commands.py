@@ -92,14 +92,16 @@ def test_tune_chooses_and_search_obeys(folder: Path) -> None:
     run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
     colours = ["red", "green", "blue", "round", "square", "big", "small"]
     (folder / "dev.txt").write_text("\n".join([*colours, "red round"]))  # the last is a train query
-    tune = ("tune", "x.crossknn", "--queries", "dev.txt", "-k", "2", "--budget", "8")
+    tune = ("tune", "x.crossknn", *SCORED, "--queries", "dev.txt", "-k", "2", "--budget", "8")
     shown = run(*tune).output
     assert "measured on 6 queries" in shown  # "green" is a train query as well
     tuned = json.loads(run(*tune, "--json").output)
     assert f"searched by {tuned['method']} with 8 calls" in shown
-    assert json.loads(run("search", "x.crossknn", "red", "--json", "-k", "2").output)["calls"] == 8
+    assert json.loads(run(*SEARCH, "red", "--json", "-k", "2").output)["calls"] == 8
     assert "no method reaches" in run(*tune[:-1], "2", "--target-recall", "0.999", exit_code=1).output
-    assert "learned from every query" in run("tune", "x.crossknn", "--queries", "train.csv", exit_code=1).output
+    assert (
+        "learned from every query" in run("tune", "x.crossknn", *SCORED, "--queries", "train.csv", exit_code=1).output
+    )
 
 
 def test_cur_is_built_from_dense_rows_and_compared(folder: Path) -> None:

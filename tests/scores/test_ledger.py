@@ -151,7 +151,7 @@ def test_shards_without_a_manifest_are_never_believed(
 ) -> None:
     _collect(world, pairs, tmp_path)
     (tmp_path / "ledger.json").unlink()  # as a kill in the middle of removing a ledger leaves it
-    other = make_world(seed=1)
+    other = make_world(seed=1, name="other")
     np.testing.assert_array_equal(_collect(other, pairs, tmp_path), _expected(other, pairs))
 
 
