@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-torch lint constraints clean
+.PHONY: demo test test-torch test-browser lint constraints clean
 
 demo: $(VENV)/.demo  ## Build an index of ICD-10-CM with a real cross-encoder and answer from it
 	$(BIN)/crossknn demo
@@ -14,6 +14,10 @@ test: $(VENV)/.dev lint  ## Lint, types and tests, without torch; what needs tor
 
 test-torch: $(VENV)/.torch  ## The tests that need torch and sentence-transformers
 	$(BIN)/python -m pytest -m torch
+
+test-browser: $(VENV)/.browser  ## The page in Chromium (Debian's; installed where apt may)
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y chromium; }
+	$(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -33,6 +37,10 @@ $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.demo
 
 $(VENV)/.torch: $(VENV)/.dev
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[torch]'
+	@touch $@
+
+$(VENV)/.browser: $(VENV)/.dev
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[browser]'
 	@touch $@
 
 constraints: $(VENV)/.dev  ## Take the newest versions that fit together

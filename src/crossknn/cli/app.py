@@ -409,6 +409,9 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Web origin that may call from a browser; repeat for more.")
     ] = None,
+    example: Annotated[
+        list[str] | None, typer.Option(help="Query that the page offers; repeat for more. Else some train queries.")
+    ] = None,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
@@ -430,7 +433,7 @@ def serve(
         batch_pairs=batch,
         allow_origins=tuple(allow_origin or ()),
     )
-    run_server(_open(index, scorer, first_stage, device, cache_file), options, host, port)
+    run_server(_open(index, scorer, first_stage, device, cache_file), options, host, port, example)
 
 
 @app.command()

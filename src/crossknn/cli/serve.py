@@ -13,7 +13,7 @@ from crossknn.server import ServerOptions, create_app
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def run_server(index: Index, options: ServerOptions, host: str, port: int) -> None:
+def run_server(index: Index, options: ServerOptions, host: str, port: int, examples: list[str] | None) -> None:
     """Serve until told to stop; what was taken is finished first."""
     if host not in _LOOPBACK and options.token is None:
         notes.print(
@@ -21,7 +21,7 @@ def run_server(index: Index, options: ServerOptions, host: str, port: int) -> No
         )
     notes.print(f"{len(index):,} items at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
     uvicorn.run(
-        create_app(index, options),
+        create_app(index, options, examples=examples),
         host=host,
         port=port,
         log_level="warning",

@@ -1,0 +1,178 @@
+"""The page in a real browser (``make test-browser``): Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossknn import FunctionScorer, Index
+from crossknn.server import ServerOptions, create_app
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser'")
+uvicorn = pytest.importorskip("uvicorn")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Any) -> Any:
+    return make_world(n_items=300)
+
+
+@pytest.fixture(scope="module")
+def index(world: Any) -> Index:
+    def score(pairs: Any) -> list[float]:
+        if any("bone" in query for query, _ in pairs):
+            raise RuntimeError("a bone in the throat")
+        return [world.score_of(query, item) for query, item in pairs]
+
+    return Index.build(world.items, scorer=FunctionScorer(score, name="page"), first_stage=world.dense)
+
+
+def _served(index: Index, options: ServerOptions | None, examples: list[str]) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    app = create_app(index, options, examples=examples)
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}/"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(index: Index, world: Any) -> Iterator[str]:
+    yield from _served(index, None, world.queries[:3])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    opened = context.new_page()
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("request", lambda request: errors.append(request.url) if "127.0.0.1" not in request.url else None)
+    yield opened
+    assert not errors  # no script failed, and no other host was asked
+    context.close()
+
+
+def _done(page: Any) -> str:
+    page.get_by_text("Done:").wait_for(timeout=10_000)
+    said: str = page.inner_text("#status")
+    return said
+
+
+def test_a_search_shows_what_the_index_finds_beside_reranking(
+    page: Any, address: str, index: Index, world: Any, tmp_path: Path
+) -> None:
+    harmless = [query for query in world.queries if "bone" not in query]
+    results = index.search_batch(harmless, k=10, budget=50)
+    result = next(result for result in results if any(hit.first_stage_rank > 50 for hit in result))
+    page.goto(address + "?budget=50")
+    page.get_by_text("300 items").wait_for()
+    page.keyboard.type(result.query)  # the box has the focus
+    page.keyboard.press("Enter")
+    _done(page)
+    rows = page.locator("#ours li").all_inner_texts()
+    assert [row.split("\n")[0] for row in rows] == [hit.text for hit in result]
+    for row, hit in zip(rows, result, strict=True):
+        assert f"score {hit.score:.2f} · found in round {hit.round}, first-stage rank {hit.first_stage_rank}" in row
+        assert ("would never have seen it" in row) == (hit.first_stage_rank > 50)
+    assert page.locator("#theirs li").count() == 10
+    assert page.locator("#bought svg polyline").count() == 2
+    assert page.locator("#expected svg circle").count() == 45
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_an_example_sliders_and_a_link_that_brings_the_view_back(page: Any, address: str, world: Any) -> None:
+    page.goto(address)
+    page.get_by_role("button", name=world.queries[1]).click()
+    assert "100 calls each way" in _done(page)
+    page.get_by_role("slider", name="Calls").fill("40")
+    page.get_by_role("slider", name="Calls").dispatch_event("change")
+    page.get_by_text("40 calls in 10 rounds").wait_for()
+    page.get_by_role("slider", name="Rounds").fill("4")
+    page.get_by_role("slider", name="Rounds").dispatch_event("change")
+    page.get_by_text("40 calls in 4 rounds").wait_for()
+    _done(page)
+    link, seen = page.url, page.inner_text("#ours")
+    assert "budget=40" in link
+    page.goto("about:blank")
+    page.goto(link)
+    assert "40 calls each way" in _done(page)
+    assert page.inner_text("#ours") == seen
+    assert page.input_value("#query") == world.queries[1]
+
+
+def test_errors_are_said_and_the_page_goes_on(page: Any, address: str, world: Any) -> None:
+    page.goto(address)
+    page.fill("#query", "   ")
+    page.click("#go")
+    page.get_by_text("Type a query").wait_for()
+    page.fill("#query", next(query for query in world.queries if "bone" in query))
+    page.click("#go")
+    page.get_by_role("alert").get_by_text("the cross-encoder failed").wait_for()
+    page.fill("#query", world.queries[0])
+    page.click("#go")
+    _done(page)
+    assert not page.get_by_role("alert").is_visible()
+    page.route("**/search/stream", lambda route: route.abort())
+    page.click("#go")
+    page.get_by_role("alert").get_by_text("cannot be reached").wait_for()
+
+
+def test_a_slow_network_shows_that_it_works(page: Any, address: str, world: Any) -> None:
+    def slowly(route: Any) -> None:
+        time.sleep(0.4)
+        route.continue_()
+
+    page.goto(address)
+    page.route("**/search/stream", slowly)
+    page.fill("#query", world.queries[2])
+    page.click("#go")
+    page.get_by_text("Searching…").wait_for()
+    _done(page)
+
+
+def test_dark_and_light_and_narrow(browser: Any, address: str) -> None:
+    colours = {}
+    for scheme in ("light", "dark"):
+        page = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 700}).new_page()
+        page.goto(address)
+        page.get_by_text("300 items").wait_for()
+        handle = page.locator("body")
+        colours[scheme] = handle.evaluate("body => getComputedStyle(body).backgroundColor")
+        assert handle.evaluate("body => body.scrollWidth") <= 360
+        page.context.close()
+    assert colours["light"] != colours["dark"]
+
+
+def test_a_token_is_asked_for(page: Any, index: Index, world: Any) -> None:
+    for address in _served(index, ServerOptions(token="sesame"), []):
+        page.goto(address)
+        page.get_by_role("alert").get_by_text("asks for a token").wait_for()
+        page.get_by_label("Token").fill("sesame")
+        page.fill("#query", world.queries[0])
+        page.click("#go")
+        _done(page)
