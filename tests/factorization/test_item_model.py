@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from crossknn.errors import InputError
-from crossknn.factorization import ItemModel, Normalisation
+from crossknn.factorization import GatedMLP, ItemModel, LinearMap, Normalisation
 
 _values = st.lists(st.floats(-50, 50).map(lambda x: round(x, 3)), min_size=2, max_size=20)
 
@@ -51,3 +53,31 @@ def test_a_normalisation_that_loses_the_order_is_refused(scale: float, shift: fl
 def test_vectors_and_biases_must_fit(vectors: tuple[int, ...], biases: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match="do not fit"):
         ItemModel(np.ones(vectors), np.ones(biases))
+
+
+def _maps(d: int, h: int) -> list[GatedMLP | LinearMap]:
+    rng = np.random.default_rng(0)
+    w1, b1, w2, b2 = (rng.normal(size=shape).astype("f4") for shape in ((d, h), h, (h, d), d))
+    return [GatedMLP(w1, b1, w2, b2, np.array([0.7])), LinearMap(w1, b1)]
+
+
+@pytest.mark.parametrize("made", range(2))
+def test_a_mapped_vector_does_not_depend_on_the_others(made: int) -> None:
+    mapping = _maps(48, 96)[made]
+    x = np.random.default_rng(1).normal(size=(21, 48)).astype("f4")
+    together = mapping.apply(x)
+    assert together.dtype == np.float32
+    np.testing.assert_array_equal(together, np.vstack([mapping.apply(x[n : n + 1]) for n in range(21)]))
+    np.testing.assert_array_equal(mapping.apply(x[::-1]), together[::-1])
+
+
+@pytest.mark.parametrize("made", range(2))
+def test_mapping_many_vectors_takes_little_more_memory_than_the_result(made: int) -> None:
+    mapping, x = _maps(4, 256)[made], np.ones((20_000, 4), dtype="f4")
+    tracemalloc.start()
+    try:
+        result = mapping.apply(x)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < result.nbytes + 1e6  # the hidden layer of all rows would be 41 MB
