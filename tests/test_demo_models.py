@@ -37,6 +37,7 @@ def test_the_encoder_gives_unit_vectors_that_know_what_is_alike() -> None:
 @pytest.mark.parametrize("name", ["cross_encoder", "encoder"])
 def test_files_are_those_of_the_model_card(name: str) -> None:
     config = json.loads((models / name / "config.json").read_text())
+    assert config["sha256"].keys() == {"model.onnx", "tokenizer.json"}
     for file, digest in config["sha256"].items():
         assert hashlib.sha256((models / name / file).read_bytes()).hexdigest() == digest
 

@@ -24,6 +24,8 @@ from crossknn.errors import BudgetError, InputError
         ({"x": ""}, "item 'x' has no text"),
         ({1: "cat"}, "got 1"),
         ({"": "cat"}, "got ''"),
+        ({"x": "half \ud800"}, "item 'x' is no valid Unicode"),
+        ({"half \ud800": "cat"}, "an item id is no valid Unicode"),
     ],
     ids=str,
 )
@@ -34,7 +36,13 @@ def test_items(world: Any, items: Any, message: str) -> None:
 
 @pytest.mark.parametrize(
     ("queries", "message"),
-    [("one text", "got one string"), (["cat", ""], "got ''"), (["cat", "  "], "got '  '"), (["cat", 3], "got 3")],
+    [
+        ("one text", "got one string"),
+        (["cat", ""], "got ''"),
+        (["cat", "  "], "got '  '"),
+        (["cat", 3], "got 3"),
+        (["a \udcff"], "no valid Unicode"),
+    ],
     ids=str,
 )
 def test_queries(world: Any, queries: Any, message: str) -> None:
@@ -92,4 +100,5 @@ def test_filter_of_plain_booleans_and_very_long_texts_work(world: Any) -> None:
     scorer = type(world.scorer)(lambda pairs: [float(len(i)) for _, i in pairs], name="lengths")
     index = Index.build(items, scorer=scorer, first_stage=world.bm25)
     mask = [False] * 38 + [True] * 2
-    assert [hit.id for hit in index.search("water", k=2, budget=2, filter=mask)] == ["39", "38"]
+    for query in ("water", "water cat " * 1_000):
+        assert [hit.id for hit in index.search(query, k=2, budget=2, filter=mask)] == ["39", "38"]

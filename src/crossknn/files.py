@@ -51,6 +51,16 @@ def writing(place: Path) -> Iterator[None]:
         ) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, where it is not there.
+
+    Raises:
+        WriteError: the disk is read-only, or a file is in the way.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
     """Keep other processes from writing into a folder, which is made if it is not there. A crash gives it free.
@@ -58,8 +68,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
         WriteError: another process, or another thread of this one, is writing there; or the folder cannot be made.
     """
+    make_folder(folder)
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK)
         try:
             lock.acquire(timeout=0)

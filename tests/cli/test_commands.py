@@ -219,6 +219,30 @@ def test_a_model_that_has_moved_is_said_to_be_remembered(folder: Path) -> None:
     run(*SEARCH, "red", "--first-stage", "bm25")
 
 
+@pytest.mark.parametrize("command", ["build", "evaluate", "benchmark", "demo"])
+def test_where_nothing_can_be_written_it_is_said_in_one_line(folder: Path, command: str) -> None:
+    pytest.importorskip("crossknn_demo")
+    run(*BUILD, "--queries", "train.csv")
+    given = {
+        "build": ("items.jsonl", *SCORED, "--queries", "train.csv"),
+        "evaluate": ("x.crossknn", *SCORED, "--queries", "test.jsonl"),
+        "benchmark": ("items.jsonl", *SCORED, "--first-stage", "bm25", *FILES, "--system", "rerank"),
+        "demo": (),
+    }[command]
+    before = sorted(folder.rglob("*"))
+    said = run(command, *given, "--out", "test.jsonl/new", exit_code=1).stderr.splitlines()[-1]
+    assert said.startswith("error: cannot write test.jsonl/new: Not a directory")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_query_of_ten_thousand_characters_is_answered(folder: Path) -> None:
+    run(*BUILD, "--queries", "train.csv")
+    query = "small red " * 1_000
+    (hit,) = json.loads(run(*SEARCH, query, "-k", "1", "--json").stdout)["hits"]
+    assert hit["text"] == "red small thing"
+    assert len(run(*SEARCH, query, "-k", "1").stdout) < 1_000
+
+
 def test_bad_searches(folder: Path) -> None:
     run(*BUILD)
     for args, message in (

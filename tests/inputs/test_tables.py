@@ -59,6 +59,9 @@ def test_queries_with_and_without_ids_and_labels(tmp_path: Path) -> None:
     [
         ("x.jsonl", b'{"id": "a", "text": "t"}\n{"id": "a", "text": "u"}\n', "line 2: the id 'a' stands twice"),
         ("x.jsonl", b'{"id": "a", "text": "  "}\n', "line 1: an item needs"),
+        ("x.jsonl", b'{"id": "", "text": "t"}\n', "line 1: an item needs"),
+        ("x.jsonl", b'{"text": "t"}\n', "line 1: an item needs"),
+        ("x.jsonl", b'{"id": "a"}\n', "line 1: an item needs"),
         ("x.jsonl", b'{"id": "a", "te', "line 1: no JSON"),
         ("x.jsonl", b"[1]\n", "line 1: expected an object"),
         ("x.jsonl", b'{"id": "a", "text": "t"}\n{"id": "b", "text": "caf\xe9"}\n', "line 2: not UTF-8"),
@@ -69,6 +72,8 @@ def test_queries_with_and_without_ids_and_labels(tmp_path: Path) -> None:
         ("x.csv", b"id,text\na,b,c\n", "line 2: more fields"),
         ("x.csv", b"name\nb\n", "line 2: an item needs"),
         ("x.csv", b'id,text\na,"cut o', "line 2: unexpected end of data"),
+        ("x.csv", b"id,text\na,caf\xe9\n", "line 2: not UTF-8"),
+        ("x.tsv", "id\ttext\n".encode("utf-16"), "line 1: not UTF-8"),
         ("x.csv", b"", "holds no items"),
         ("x.parquet", b"", "no whole Parquet file"),
         ("x.parquet", b"id,text\na,b\n", "no whole Parquet file"),

@@ -58,13 +58,30 @@ def test_every_pair_is_scored_once_and_a_second_run_scores_none(world: Any, pair
     assert told[-1] == (48, 48)
 
 
-def test_a_scorer_that_raises_in_the_middle_keeps_the_finished_shards(world: Any, pairs: Pairs, tmp_path: Path) -> None:
-    def failing(batch: Any) -> list[float]:
-        if len(world.calls) >= 2 * SHARD:
-            raise RuntimeError("the GPU fell off")
-        return list(world._score(batch))
+def _falls_off(scores: list[float]) -> list[float]:
+    raise RuntimeError("the GPU fell off")
 
-    with pytest.raises(ScorerError, match="the GPU fell off"):
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        (_falls_off, "the GPU fell off"),
+        (lambda scores: scores[1:], "scores for"),
+        (lambda scores: [*scores, 0.0], "scores for"),
+        (lambda scores: [*scores[1:], float("nan")], "finite"),
+        (lambda scores: [float("-inf"), *scores[1:]], "finite"),
+    ],
+    ids=["raises", "too few", "too many", "nan", "infinite"],
+)
+def test_a_scorer_that_fails_in_the_middle_keeps_the_finished_shards(
+    world: Any, pairs: Pairs, tmp_path: Path, spoilt: Any, message: str
+) -> None:
+    def failing(batch: Any) -> list[float]:
+        if len(world.calls) < 2 * SHARD:
+            return list(world._score(batch))
+        return list(spoilt([0.0] * len(batch)))
+
+    with pytest.raises(ScorerError, match=message):
         _collect(world, pairs, tmp_path, scorer=FunctionScorer(failing, name=world.name))
     world.calls.clear()
     np.testing.assert_array_equal(_collect(world, pairs, tmp_path), _expected(world, pairs))

@@ -32,6 +32,7 @@ from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, res
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.factorization import CUR, Factorization, MFInductive, MFSideInformation, MFTransductive
+from crossknn.files import make_folder
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import judgements, labels_of, read_items, read_qrels, read_queries
@@ -323,7 +324,7 @@ def evaluate_command(
         for name in names
     }
     options = EvaluationOptions(ks=k, budgets=_within(budget, len(opened)), methods=tuned, seed=seed)
-    out_folder.mkdir(parents=True, exist_ok=True)
+    make_folder(out_folder)
     notes.print(f"exact top k: {len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls")
     texts = [row.text for row in rows]
     with progress_bar("scoring") as progress:

@@ -18,6 +18,7 @@ from crossknn.datasets.splits import Dataset
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import DEFAULT_SYSTEMS
+from crossknn.files import make_folder
 from crossknn.inputs import Qrels, Query, judgements, labels_of, read_beir, read_items, read_queries
 from crossknn.scores.ledger import ProgressCallback
 
@@ -83,7 +84,7 @@ def benchmark_command(
         trainable=_trainable(first_stage, device),
     )
     data = _data(items, train_queries, queries, split, train_limit, limit)
-    out_folder.mkdir(parents=True, exist_ok=True)
+    make_folder(out_folder)
     uncached = open_scorer(scorer, device)
     cached = open_scorer(scorer, device, cache_file or out_folder / "scores.sqlite")
     notes.print(

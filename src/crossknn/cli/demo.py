@@ -13,6 +13,7 @@ from crossknn.cli.terminal import notes, out, progress_bar
 from crossknn.datasets.icd10cm import load_icd10cm
 from crossknn.datasets.splits import Dataset
 from crossknn.evaluation import EvaluationOptions, evaluate
+from crossknn.files import make_folder
 from crossknn.first_stage import FirstStage
 from crossknn.index import BuildOptions, Index
 from crossknn.results import SearchResult
@@ -46,7 +47,7 @@ def run_demo(folder: Path) -> None:
     """
     scorer, first_stage = open_scorer("demo"), open_first_stage("demo")
     data = load_icd10cm()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     index = _build(data, scorer, first_stage, folder / "icd10cm.crossknn")
     for phrase in PHRASES:
         found = index.search(phrase, k=_SHOWN, budget=_BUDGET)

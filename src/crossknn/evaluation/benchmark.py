@@ -15,7 +15,7 @@ from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
 from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, SystemName
 from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
-from crossknn.files import write_aside
+from crossknn.files import make_folder, write_aside
 from crossknn.first_stage import Dense, FirstStage, SentenceTransformersEncoder, WithVectors
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
@@ -231,7 +231,7 @@ class _Lab:
 
     def _checkpoint(self, name: SystemName) -> Path:
         place = self.folder / "checkpoints"
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         return place / f"{_label(name)}.pt"
 
 

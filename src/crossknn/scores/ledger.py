@@ -11,7 +11,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
-from crossknn.files import write_aside, writing
+from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_arrays, digest_texts
 from crossknn.scorers.base import Scorer, checked_scores, prepared
 from crossknn.scores.plan import Pairs
@@ -117,8 +117,7 @@ def _open_ledger(folder: Path, contents: dict[str, object]) -> bytes:
     """Make the folder, or make sure that it holds the very run that is asked for; returns what marks its shards."""
     manifest = folder / _MANIFEST
     if not manifest.exists():
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_aside(manifest, (json.dumps(contents, indent=2) + "\n").encode())
     return _check_ledger(folder, contents)
 
