@@ -30,7 +30,7 @@ from crossknn.search import Progress, Rounds, Task, run
 from crossknn.search.stopping import found_share, n_candidates
 
 KS, TARGETS, MOST, EACH = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), 500, 25
-SYSTEMS = ("axn", "bayes:mf-side@10", "bayes:mf-side-refined@10")
+SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side@10")
 
 
 @dataclass

@@ -15,7 +15,7 @@ from crossknn.factorization.item_model import ItemModel
 from crossknn.search.regression import BayesianRidge, QuerySolver
 from crossknn.search.rerank import propose_by_first_stage, propose_by_item_vectors
 from crossknn.search.rounds import Progress, Proposal, Task
-from crossknn.search.stopping import Belief, widened
+from crossknn.search.stopping import Belief, rescaled
 from crossknn.vectors import inner_products, top_k
 
 
@@ -97,8 +97,13 @@ class AXN:
         for row, posterior in enumerate(posteriors):
             best = top_k(approximate[row], n, progress.unseen[row])
             means = approximate[row, best].astype(np.float64) + posterior.query.intercept
-            variances = widened(posterior.variances(items.vectors[best]), posterior.surprise, progress.indices.shape[1])
-            deviations = np.sqrt(variances) / items.normalisation.scale
+            variances = rescaled(
+                posterior.variances(items.vectors[best]),
+                posterior.surprise,
+                progress.indices.shape[1],
+                learned_prior=items.noise is not None,
+            )
+            deviations = np.sqrt(np.maximum(variances, 1e-12)) / items.normalisation.scale
             yield Belief(best, items.normalisation.invert(means), deviations)
 
     def _seen(

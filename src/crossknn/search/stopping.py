@@ -1,9 +1,10 @@
 """When to stop: how much of the exact top k a search has found already, as far as it can know.
 
 After some rounds :class:`~crossknn.BayesianRidge` believes that an unseen item scores ``N(mu_i, f v_i)``. ``v_i`` is
-the posterior variance, and ``f = (20 + r^T K^-1 r) / (20 + |A|)`` widens it for a query whose scores surprise the prior
-(a Student process with 20 degrees of freedom, its tails left Gaussian). With the scores seen ``s_1 >= s_2 >= ...``,
-some ``n_j = sum_i P(score_i > s_j)`` unseen items are expected above the j-th; the j-th is in the exact top k if fewer
+the posterior variance, and ``f = (v + r^T K^-1 r) / (v + |A|)`` scales it to how far this query's scores surprise the
+prior (a Student process with ``v`` degrees of freedom, its tails left Gaussian): ``v = 20`` where the prior was learned
+from train queries (:class:`~crossknn.factorization.MFSideInformation`), 0 where its scale means nothing. With the scores
+seen ``s_1 >= s_2 >= ...``, some ``n_j = sum_i P(score_i > s_j)`` unseen items are expected above the j-th; the j-th is in the exact top k if fewer
 than ``k - j + 1`` are, and taking their number as Poisson
 
     E[recall@k] = 1/k sum_j P(Poisson(n_j) <= k - j).
@@ -128,10 +129,11 @@ def found_share(belief: Belief, progress: Progress, k: int) -> float:
     return float(_poisson_cdf(room, above).sum() / reachable)
 
 
-def widened(variances: FloatArray, surprise: float, n_scored: int) -> FloatArray:
+def rescaled(variances: FloatArray, surprise: float, n_scored: int, *, learned_prior: bool) -> FloatArray:
     """Variances times the ``f`` of this module's text."""
-    wide: FloatArray = variances * (_DEGREES_OF_FREEDOM + surprise) / (_DEGREES_OF_FREEDOM + n_scored)
-    return wide
+    freedom = _DEGREES_OF_FREEDOM if learned_prior else 0
+    scaled: FloatArray = variances * (freedom + surprise) / (freedom + n_scored)
+    return scaled
 
 
 def _tail(z: FloatArray) -> FloatArray:
