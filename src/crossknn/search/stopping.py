@@ -3,9 +3,9 @@
 After some rounds :class:`~crossknn.BayesianRidge` believes that an unseen item scores ``N(mu_i, f v_i)``. ``v_i`` is
 the posterior variance, and ``f = (v + r^T K^-1 r) / (v + |A|)`` scales it to how far this query's scores surprise the
 prior (a Student process with ``v`` degrees of freedom, its tails left Gaussian): ``v = 20`` where the prior was learned
-from train queries (:class:`~crossknn.factorization.MFSideInformation`), 0 where its scale means nothing. With the scores
-seen ``s_1 >= s_2 >= ...``, some ``n_j = sum_i P(score_i > s_j)`` unseen items are expected above the j-th; the j-th is in the exact top k if fewer
-than ``k - j + 1`` are, and taking their number as Poisson
+from train queries (:class:`~crossknn.factorization.MFSideInformation`), 0 where its scale means nothing. With the
+scores seen ``s_1 >= s_2 >= ...``, some ``n_j = sum_i P(score_i > s_j)`` unseen items are expected above the j-th; the
+j-th is in the exact top k if fewer than ``k - j + 1`` are, and taking their number as Poisson
 
     E[recall@k] = 1/k sum_j P(Poisson(n_j) <= k - j).
 
