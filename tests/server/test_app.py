@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 
 from crossknn import FunctionScorer, Index, Rerank
 from crossknn.errors import InputError
+from crossknn.scorers.http import TEI, Cohere, Jina
 from crossknn.server import ServerOptions
 
 Serve = Callable[..., Any]
@@ -88,6 +91,36 @@ def test_rerank_speaks_cohere_and_tei(serve: Serve, index: Index, world: Any) ->
     assert all(0 < r["score"] < 1 for r in soft)
 
 
+def test_a_service_is_a_reranker_for_clients_of_cohere_and_tei(serve: Serve, index: Index, world: Any) -> None:
+    service, query = serve(index), world.queries[2]
+    info = service.get("/info").json()
+    assert TEI("http://x").served(info).batch_limit == 1000
+    scores = world.scores[2, 5:9].tolist()
+    for api in (TEI("http://x"), Cohere(model="x", api_key="k"), Jina(model="x", api_key="k")):
+        answer = service.post(api.path, api.body(query, world.items[5:9]))
+        expected = scores if api.raw else [1 / (1 + math.exp(-score)) for score in scores]
+        assert api.read(answer.json(), 4) == pytest.approx(expected)
+
+
+def test_many_rounds_cost_no_more_than_the_budget(serve: Serve, index: Index, world: Any) -> None:
+    asked = {"query": world.queries[0], "k": 3, "budget": 6, "method": f"axn-r{10**12}", "trace": True}
+    (found,) = serve(index).post("/search", asked).json()["results"]
+    assert [cost["calls"] for cost in found["trace"]] == [1] * 6
+
+
+@pytest.mark.parametrize("chunk", [b"", b" " * 1000])
+def test_a_body_that_does_not_end_or_does_not_come_is_refused(serve: Serve, index: Index, chunk: bytes) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield chunk
+            await asyncio.sleep(0.001 if chunk else 0.3)
+
+    service = serve(index, replace(SMALL, body_seconds=0.1))
+    answer = service("POST", "/search", content=body(), headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["status"]) == ((413,) * 2 if chunk else (408,) * 2)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
 def test_items_info_health_and_metrics(serve: Serve, index: Index, world: Any) -> None:
     service = serve(index)
     assert service.get("/items/7").json() == {"id": "7", "text": world.items[7]}
@@ -141,6 +174,8 @@ SMALL = ServerOptions(max_k=20, max_budget=50, max_queries=3, max_documents=4, m
         ("/rerank", {"query": " ", "texts": ["b"]}, 422, "empty"),
         ("/search", {"query": "a" * 4000}, 413, "3000 bytes"),
         ("/nothing", {}, 404, "Not Found"),
+        ("/search/", {"query": "a"}, 404, "Not Found"),
+        ("/rerank", {"query": "a", "documents": [{"title": "b"}]}, 422, "text"),
         ("/health", {}, 405, "Method Not Allowed"),
     ],
 )
@@ -175,7 +210,8 @@ def test_a_token_is_asked_for_and_never_shown(serve: Serve, index: Index) -> Non
         assert service.get(path).status_code == 200
     for path in ("/info", "/metrics", "/items/1", "/openapi.json"):
         assert service.get(path).status_code == 401
-    assert service("GET", "/info", headers={"Authorization": "Bearer a secret"}).status_code == 200
+    for scheme in ("Bearer", "bearer"):
+        assert service("GET", "/info", headers={"Authorization": f"{scheme} a secret"}).status_code == 200
     with pytest.raises(InputError, match="token is empty"):
         ServerOptions(token=" ")
     with pytest.raises(InputError, match="queue must be above 0"):

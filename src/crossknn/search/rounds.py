@@ -310,6 +310,7 @@ def run(search: Rounds, task: Task) -> None:
 
 def round_sizes(budget: int, rounds: int) -> list[int]:
     """A budget in rounds as equal as can be, the larger ones first; no round is empty."""
+    rounds = max(1, min(rounds, budget))
     share, rest = divmod(budget, rounds)
     return [size for size in (share + (n < rest) for n in range(rounds)) if size > 0]
 

@@ -18,6 +18,7 @@ import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from crossknn.errors import InputError
@@ -73,7 +74,9 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
         yield
         await asyncio.to_thread(scheduler.close, options.deadline_seconds)
 
-    app = FastAPI(title="crossknn", version=version("crossknn"), lifespan=lifespan, docs_url="/docs", redoc_url=None)
+    app = FastAPI(
+        title="crossknn", version=version("crossknn"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
+    )
     app.state.scheduler = scheduler
     install(app)
     app.add_middleware(_Limited, options=options, metrics=metrics)
@@ -130,12 +133,14 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
         )
 
     @app.post("/rerank", responses=_PROBLEMS)
+    @app.post("/v1/rerank", include_in_schema=False)
+    @app.post("/v2/rerank", include_in_schema=False)
     async def rerank(asked: CohereRequest | TEIRequest, request: Request) -> Any:
         """Rerank documents of yours, in the shape of Cohere's API (``documents``) or of TEI's (``texts``)."""
         if isinstance(asked, TEIRequest):
             documents = asked.texts
         else:
-            documents = [d if isinstance(d, str) else str(d.get("text", "")) for d in asked.documents]
+            documents = [d if isinstance(d, str) else d.text for d in asked.documents]
         _at_most("documents", len(documents), options.max_documents)
         _check_texts([asked.query], options.max_text)
         if max(map(len, documents)) > options.max_text:
@@ -187,15 +192,16 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
         return InfoModel(
             version=version("crossknn"),
             items=len(index),
-            scorer=str(index.scorer.fingerprint),
+            scorer=index.scorer.fingerprint.model,
             first_stage=index.first_stage.fingerprint,
             methods=list(METHODS),
             default_method=index.tuning.method if index.tuning is not None else named,
             default_budget=index.default_budget(),
-            limits={
-                n: getattr(options, n) for n in ("max_k", "max_budget", "max_queries", "max_documents", "max_text")
-            },
+            limits={name: getattr(options, name) for name in _LIMITS},
             examples=examples,
+            model_id=index.scorer.fingerprint.model,
+            max_input_length=options.max_text,
+            max_client_batch_size=options.max_documents,
         )
 
     @app.get("/", include_in_schema=False)
@@ -251,7 +257,10 @@ async def _all(jobs: list[Job], request: Request, seconds: float) -> list[Search
             each.cancel()
 
     together = asyncio.gather(*(asyncio.wrap_future(each.future) for each in jobs))
-    results: list[SearchResult] = await _one(together, request, seconds, give_up)
+    try:
+        results: list[SearchResult] = await _one(together, request, seconds, give_up)
+    finally:
+        give_up()  # where one has failed, the others' results are not wanted either
     return results
 
 
@@ -271,8 +280,15 @@ async def _one(future: asyncio.Future[Any], request: Request, seconds: float, gi
         if not future.done():
             give_up()
             future.cancel()
-        elif not future.cancelled():
-            future.exception()
+            future.add_done_callback(_seen)
+        else:
+            _seen(future)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more: its error is no news."""
+    if not future.cancelled():
+        future.exception()
 
 
 async def _events(
@@ -322,14 +338,19 @@ class _Limited:
                 status = message["status"]
             await send(message)
 
-        read = 0
+        read, whole = 0, False
 
         async def receiving() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
+            nonlocal read, whole
+            if whole:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), start + self._options.body_seconds - time.perf_counter())
+            except asyncio.TimeoutError:
+                raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from None
+            read, whole = read + len(message.get("body", b"")), not message.get("more_body", False)
             if read > self._options.max_body_bytes:
-                raise self._too_large()
+                raise HTTPException(413, self._too_large().detail, {"Connection": "close"})
             return message
 
         try:
@@ -351,8 +372,8 @@ class _Limited:
         token = self._options.token
         if token is None or path in _OPEN:
             return True
-        given = headers.get(b"authorization", b"")
-        return hmac.compare_digest(given, b"Bearer " + token.encode())
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token.encode())
 
     def _too_large(self) -> Problem:
         return Problem(413, f"a request may have {self._options.max_body_bytes} bytes at most")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
@@ -72,11 +72,17 @@ class ItemModel(BaseModel):
     text: str
 
 
+class Document(BaseModel):
+    """A text to rerank, as older clients of Cohere and Jina send it."""
+
+    text: str
+
+
 class CohereRequest(BaseModel):
     """Cohere's rerank request, version 2; fields of theirs that mean nothing here are taken and ignored."""
 
     query: str
-    documents: list[str | dict[str, Any]] = Field(min_length=1)
+    documents: list[str | Document] = Field(min_length=1)
     top_n: int | None = Field(None, ge=1)
     return_documents: bool = False
 
@@ -93,6 +99,8 @@ class TEIRequest(BaseModel):
 class InfoModel(BaseModel):
     """What is served."""
 
+    model_config = ConfigDict(protected_namespaces=())
+
     version: str
     items: int
     scorer: str
@@ -102,6 +110,11 @@ class InfoModel(BaseModel):
     default_budget: int
     limits: dict[str, float]
     examples: list[str]
+    model_id: str = Field(description="from here on as TEI's /info, for its clients")
+    model_sha: str | None = None
+    model_dtype: str = "as model_id says"
+    max_input_length: int = Field(description="characters of a text")
+    max_client_batch_size: int
 
 
 class StateModel(BaseModel):

@@ -20,10 +20,11 @@ class ServerOptions:
         max_documents: documents of one ``/rerank`` request.
         max_text: characters of a query or document.
         queue: searches taken at the same time; more are refused (429).
+        body_seconds: a request's body must have come in by then (408).
         deadline_seconds: a request that takes longer is given up (504).
         batch_pairs: (query, item) pairs scored at a time, from all searches under way. More fill a GPU better; fewer
             give a new search its turn sooner.
-        wait_ms: how long a batch that is not full waits for searches that may be about to ask.
+        wait_ms: how long the first search after a pause is held for others to share its batch; nobody else waits.
         allow_origins: web origins that may call the service from a browser; none unless told.
     """
 
@@ -35,6 +36,7 @@ class ServerOptions:
     max_documents: int = 1_000
     max_text: int = 10_000
     queue: int = 256
+    body_seconds: float = 10.0
     deadline_seconds: float = 30.0
     batch_pairs: int = 256
     wait_ms: float = 2.0
