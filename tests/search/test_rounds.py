@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crossknn import AXN, BayesianRidge, Rerank, Shortlist
 from crossknn.errors import CrossKNNError, InputError, ScorerError
-from crossknn.search import Progress, Proposal, SearchMethod, Task, TouR, anncur, run_rounds
+from crossknn.search import GAR, Progress, Proposal, SearchMethod, Task, TouR, anncur, run_rounds
 from crossknn.search.rounds import round_sizes
 
 _methods = st.one_of(
@@ -22,6 +22,7 @@ _methods = st.one_of(
     st.builds(Shortlist, st.sampled_from([AXN(3), Rerank("item vectors")]), size=st.integers(1, 30)),
     st.builds(AXN, rounds=st.integers(1, 12), mixing=st.sampled_from([0.0, 0.3, 1.0])),
     st.just(anncur()),
+    st.builds(GAR, neighbours=st.integers(1, 5), rounds=st.integers(1, 8)),
     st.builds(TouR, loss=st.sampled_from(["ce", "mse"]), rounds=st.integers(1, 8)),
     st.builds(AXN, rounds=st.integers(1, 12), solver=st.just(BayesianRidge(0.1, 2.0, intercept_variance=1.0))),
 )

@@ -144,11 +144,17 @@ def test_a_request_of_many_queries_or_texts_gets_no_more_turns_than_another(gate
 
 
 def test_what_is_left_of_a_list_is_dropped_when_one_of_it_fails(serve: Serve, world: Any) -> None:
-    index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense)
-    service = serve(index)
+    def slow(pairs: Any) -> list[float]:
+        time.sleep(0.02)
+        return list(world.scorer.score_pairs(pairs))
+
+    scorer = FunctionScorer(slow, name="slow", batch_size=10_000)
+    service = serve(
+        Index.build(world.items, scorer=scorer, first_stage=world.dense), ServerOptions(batch_pairs=4, wait_ms=0)
+    )
     assert service.post("/search", {"query": ["unknown", *world.queries], "budget": 40}).status_code == 422
     _until(lambda: service.app.state.scheduler.waiting == 0)
-    assert len(world.calls) < 40 * len(world.queries) / 2
+    assert len(world.calls) < 40 * len(world.queries) / 2  # all would take two seconds, and more than a hundred batches
 
 
 def test_one_search_that_fails_takes_no_other_with_it(world: Any) -> None:

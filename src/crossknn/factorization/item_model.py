@@ -106,7 +106,7 @@ def _in_blocks(vectors: FloatArray, width: int, function: Callable[[FloatArray],
     return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ItemModel:
     """Predicts a query's normalised scores of all items: ``s' = V u + c + constant``.
 

@@ -2,6 +2,7 @@
 
 from crossknn.search.axn import AXN
 from crossknn.search.cur import adacur, anncur
+from crossknn.search.gar import GAR
 from crossknn.search.named import METHODS, method_named
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
@@ -12,6 +13,7 @@ from crossknn.search.tour import TouR
 
 __all__ = [
     "AXN",
+    "GAR",
     "METHODS",
     "BayesianRidge",
     "FittedQuery",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from crossknn.errors import InputError
 from crossknn.search.axn import AXN
 from crossknn.search.cur import adacur, anncur
+from crossknn.search.gar import GAR
 from crossknn.search.regression import BayesianRidge, MinNorm
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import SearchMethod
@@ -21,6 +22,7 @@ METHODS: Mapping[str, SearchMethod] = {
     "bayes": AXN(rounds=20, solver=BayesianRidge(noise=1.0), first_round="item vectors"),
     "anncur": anncur(),
     "adacur": adacur(),
+    "gar": GAR(),
     "tour-ce": TouR("ce"),
     "tour-mse": TouR("mse"),
 }
@@ -56,7 +58,7 @@ def variant(name: str, rounds: int | None = None, *, by_item_vectors: bool = Fal
         raise InputError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
     method = METHODS[name]
     if rounds is not None:
-        if not isinstance(method, AXN | TouR):
+        if not isinstance(method, AXN | GAR | TouR):
             raise InputError(f"{name} has no rounds to set")
         method = replace(method, rounds=rounds)
     if by_item_vectors:

@@ -148,8 +148,8 @@ class Scheduler:
         queue: jobs taken at the same time.
 
     A batch is shared out evenly among the requests, however many queries or documents a request has; what some do not
-    want goes to those that want more, and those for whom there was no room begin the next batch. Where the scorer fails on a shared batch, every job of it is tried
-    alone, and only those that fail then fail.
+    want goes to those that want more, and those for whom there was no room begin the next batch. Where the scorer fails
+    on a shared batch, every job of it is tried alone, and only those that fail then fail.
     """
 
     def __init__(self, index: Index, *, batch_pairs: int = 256, wait_ms: float = 2.0, queue: int = 256) -> None:
