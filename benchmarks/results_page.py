@@ -73,6 +73,39 @@ def rounds_table(report: dict[str, Any], methods: dict[str, int]) -> str:
     return table(head, rows)
 
 
+def stopping_table(measured: dict[str, Any], systems: list[str]) -> str:
+    """What a target of 95% leads to, and how near the expected recall is to the true one at a fixed budget."""
+    rows = []
+    for system in systems:
+        at = measured["systems"][system]
+        for k in (1, 10, 100):
+            (row,) = (r for r in at["stopping"] if r["k"] == k and r["target"] == 0.95)
+            low, high = row["calls_saved_95"]
+            saved = f"{100 * row['calls_saved']:.0f}% ({100 * low:.0f} to {100 * high:.0f})"
+            fixed = {r["budget"]: r for r in at["fixed"] if r["k"] == k}
+            told = [
+                f"{100 * fixed[m]['recall']:.0f} / {100 * fixed[m]['expected']:.0f}" if m in fixed else ""
+                for m in (100, 200, 500)
+            ]
+            rank = fixed[100]["spearman"]
+            rank = "" if rank is None else f"{rank:.2f}"
+            found = [f"{row['calls']:.0f}", f"{100 * row['recall']:.1f}", f"{100 * row['expected']:.1f}", saved]
+            rows.append([f"`{system}`", str(k), *found, *told, rank])
+    head = [
+        "system",
+        "k",
+        "calls",
+        "recall",
+        "expected",
+        "calls saved",
+        "at 100",
+        "at 200",
+        "at 500",
+        "Spearman at 100",
+    ]
+    return table(head, rows)
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown."""
     aligned = ["---", *["---:"] * (len(head) - 1)]
@@ -103,6 +136,10 @@ def main() -> None:
         "hpo-systems": systems_table(hpo),
         "hpo-gains": gains_table(hpo, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
     }
+    stopping = ["axn", "axn:mf@10", "bayes:mf-side@10"]
+    for name in ("icd10cm-10k", "hpo-10k"):
+        measured = json.loads((ROOT / "benchmarks" / "results" / f"stopping-{name}-test.json").read_text())
+        made[f"{name[:3]}-stopping"] = stopping_table(measured, stopping)
     text = page.read_text()
     for name, content in made.items():
         text, n = re.subn(

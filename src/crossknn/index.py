@@ -373,7 +373,7 @@ class Index:
         budget: int | None = None,
         target_recall: float | None = None,
         max_ms: float | None = None,
-        method: SearchMethod | None = None,
+        method: SearchMethod | str | None = None,
         filter: ArrayLike | None = None,
     ) -> SearchResult:
         """The items that the cross-encoder scores highest, as far as a budget of CE calls finds them.
@@ -387,7 +387,7 @@ class Index:
                 How far that can be trusted: ``docs/results.md``.
             max_ms: stop before a round that would, taking as long as the last one, end later than this many
                 milliseconds after the search began. The first round is always run.
-            method: how the budget is spent; None is :meth:`default_method`.
+            method: how the budget is spent, or its name such as ``"axn-r5"``; None is :meth:`default_method`.
             filter: (n_items,) booleans, true for the items that may be scored and returned.
 
         Raises:
@@ -415,7 +415,7 @@ class Index:
         budget: int | None = None,
         target_recall: float | None = None,
         max_ms: float | None = None,
-        method: SearchMethod | None = None,
+        method: SearchMethod | str | None = None,
         filter: ArrayLike | None = None,
     ) -> list[SearchResult]:
         """:meth:`search` for many queries: the same results, but a round's CE calls share batches.
@@ -443,7 +443,7 @@ class Index:
         budget: int | None = None,
         target_recall: float | None = None,
         max_ms: float | None = None,
-        method: SearchMethod | None = None,
+        method: SearchMethod | str | None = None,
         filter: ArrayLike | None = None,
     ) -> OpenSearch:
         """:meth:`search` a round at a time: ask which items to score, tell their scores, look at the hits so far.
@@ -494,9 +494,9 @@ class Index:
         budget: int,
         target_recall: float | None,
         max_ms: float | None,
-        method: SearchMethod | None,
+        method: SearchMethod | str | None,
     ) -> Rounds:
-        chosen = method or self.default_method()
+        chosen = method_named(method) if isinstance(method, str) else method or self.default_method()
         if max_ms is not None and not max_ms > 0:
             raise InputError(f"max_ms must be above 0 milliseconds, got {max_ms}")
         return Rounds(

@@ -50,7 +50,7 @@ def test_items_come_in_the_order_of_the_papers_algorithm(world: Any, k: int) -> 
 def test_what_it_needs_is_said(world: Any) -> None:
     index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
     with pytest.raises(InputError, match="no item vectors"):
-        index.search(world.queries[0], k=2, budget=8, method=GAR())
+        index.search(world.queries[0], k=2, budget=8, method="gar")
     for wrong in ({"neighbours": 0}, {"rounds": 0}):
         with pytest.raises(InputError, match="at least 1, got 0"):
             GAR(**wrong)
