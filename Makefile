@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-torch test-browser lint constraints clean
+.PHONY: demo test test-torch test-browser test-integrations lint constraints clean
 
 demo: $(VENV)/.demo  ## Build an index of ICD-10-CM with a real cross-encoder and answer from it
 	$(BIN)/crossknn demo
@@ -18,6 +18,9 @@ test-torch: $(VENV)/.torch  ## The tests that need torch and sentence-transforme
 test-browser: $(VENV)/.browser  ## The page in Chromium (Debian's; installed where apt may)
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y chromium; }
 	$(BIN)/python -m pytest -m browser tests/browser
+
+test-integrations: $(VENV)/.integrations  ## The retrievers for LangChain, LlamaIndex, Haystack, PyTerrier
+	$(BIN)/python -m pytest -m integrations tests/integrations
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -41,6 +44,10 @@ $(VENV)/.torch: $(VENV)/.dev
 
 $(VENV)/.browser: $(VENV)/.dev
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[browser]'
+	@touch $@
+
+$(VENV)/.integrations: $(VENV)/.dev
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[integrations]'
 	@touch $@
 
 constraints: $(VENV)/.dev  ## Take the newest versions that fit together

@@ -366,3 +366,12 @@ def test_a_place_that_is_taken_is_refused_before_a_call_is_spent(world: Any, tmp
     with pytest.raises(InputError, match="choose another place"):
         _build(world, out=tmp_path)
     assert not world.calls
+
+
+def test_rank_is_search_in_the_shape_of_a_cross_encoders(world: Any) -> None:
+    items = {f"id {n}": text for n, text in enumerate(world.items)}
+    index = Index.build(items, scorer=world.scorer, first_stage=world.dense)
+    found = index.search(world.queries[0], k=5, budget=20)
+    ranked = index.rank(world.queries[0], top_k=5, budget=20, return_documents=True)
+    assert ranked == [{"corpus_id": world.items.index(hit.text), "score": hit.score, "text": hit.text} for hit in found]
+    assert [set(row) for row in index.rank(world.queries[0], 1)] == [{"corpus_id", "score"}]

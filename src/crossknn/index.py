@@ -465,6 +465,33 @@ class Index:
         rounds = self._rounds(task, k, budget, target_recall, max_ms, method)
         return OpenSearch(self, task, rounds, k)
 
+    def rank(
+        self, query: str, top_k: int = 10, *, return_documents: bool = False, **settings: Any
+    ) -> list[dict[str, Any]]:
+        """:meth:`search` in the shape of sentence-transformers' ``CrossEncoder.rank``, over all items of the index.
+
+        Args:
+            query: the query's text.
+            top_k: how many.
+            return_documents: whether ``text`` is there.
+            settings: ``budget``, ``method``, ``target_recall`` and so on, as :meth:`search` takes them.
+
+        Returns:
+            Dictionaries, best first, of ``corpus_id`` (the item's position in the index), ``score`` (raw logit) and
+            ``text``.
+
+        Errors and cost: as :meth:`search`.
+        """
+        found = self.search(query, k=top_k, **settings)
+        wanted = {hit.id for hit in found}
+        positions = {item_id: n for n, item_id in enumerate(self.item_ids) if item_id in wanted}
+        ranked: list[dict[str, Any]] = []
+        for hit in found:
+            ranked.append({"corpus_id": positions[hit.id], "score": hit.score})
+            if return_documents:
+                ranked[-1]["text"] = hit.text
+        return ranked
+
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
         """The cross-encoder's raw logits of some pairs, checked: (n_pairs,) finite float64.
 
