@@ -68,6 +68,17 @@ def trajectories(index: Index, method: Any, queries: list[str], exact: FloatArra
     return {k: tuple(np.vstack(side) for side in zip(*parts[k], strict=True)) for k in KS}
 
 
+def calibrated(index: Index, name: SystemName, queries: list[str], paths: dict[int, Any]) -> dict[int, Any]:
+    """The same searches with their expectation calibrated as ``Index.tune`` does on other queries; and at what cost."""
+    after = {}
+    for k, (expected, true) in paths.items():
+        tuning = index.tune(queries, k=k, budget=MOST, methods=[name.method])
+        assert tuning.calibration is not None
+        after[k] = (tuning.calibration(np.maximum.accumulate(expected, axis=1)), true, tuning.calls)
+    index.tuning = None
+    return after
+
+
 def readings(expected: FloatArray, true: FloatArray, k: int, seed: int = 0) -> list[dict[str, Any]]:
     """One row a target: calls, recall reached, recall expected, and the fixed budget that reaches the same recall."""
     calls = EACH * np.arange(1, expected.shape[1] + 1)
@@ -128,13 +139,14 @@ def main() -> None:
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--train", type=int, default=500)
+    parser.add_argument("--calibrate", type=int, default=0, help="dev queries to tune on; 0 for none")
     parser.add_argument("--scorer", default="demo")
     parser.add_argument("--first-stage", default="demo")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     data = DATASETS[args.name]()
-    texts = {s: list(dict.fromkeys(q.text for q in data.queries[s])) for s in ("index_train", args.split)}
+    texts = {s: list(dict.fromkeys(q.text for q in data.queries[s])) for s in ("index_train", "dev", args.split)}
     queries, train = texts[args.split][: args.queries], texts["index_train"][: args.train]
     scorer = CachedScorer(open_scorer(args.scorer), args.cache)
     plain = Index(data.items, scorer, open_first_stage(args.first_stage))
@@ -142,7 +154,7 @@ def main() -> None:
         queries, list(data.items.values()), scorer, args.cache.with_suffix(f".{args.name}-{args.split}-exact")
     )
     result: dict[str, Any] = {"environment": environment(), "data": args.name, "split": args.split}
-    result |= {"queries": len(queries), "items": len(plain), "systems": {}}
+    result |= {"calibrated_on_dev_queries": args.calibrate, "queries": len(queries), "items": len(plain), "systems": {}}
     for system in SYSTEMS:
         name = SystemName.parse(system)
         learns = name.learner is not None
@@ -151,6 +163,15 @@ def main() -> None:
         stops = [row for k in KS for row in readings(*paths[k], k)]
         fixed = [row for k in KS for row in at_fixed_budgets(*paths[k], k)]
         result["systems"][system] = {"stopping": stops, "fixed": fixed}
+        if args.calibrate:
+            tuned = calibrated(index, name, texts["dev"][: args.calibrate], paths)
+            told = {
+                "calls": {str(k): calls for k, (_, _, calls) in tuned.items()},
+                "stopping": [row for k, (e, t, _) in tuned.items() for row in readings(e, t, k)],
+                "fixed": [row for k, (e, t, _) in tuned.items() for row in at_fixed_budgets(e, t, k)],
+            }
+            result["systems"][system]["calibrated"] = told
+            stops, fixed = stops + told["stopping"], fixed + told["fixed"]
         print(system)
         for row in stops:
             print(

@@ -112,3 +112,47 @@ def test_every_candidate_has_a_name_and_a_learned_prior_is_used(make_world: Any)
     assert len({str(method_named(name)) for name in names}) == len(names)
     assert candidates(None, has_query_vectors=True) == ["rerank"]
     assert method_named("axn-r5/vectors") == AXN(5, first_round="item vectors")
+
+
+def test_a_target_after_tuning_is_reached_by_the_mean_and_told_truly(make_world: Any, tmp_path: Path) -> None:
+    world = make_world(n_queries=120, n_items=400, dimensions=8)
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense)
+    index.tune(world.queries[:60], k=5, budget=150, methods=["axn"])
+    assert index.tuning is not None
+    assert index.tuning.calibration is not None
+    edges = -np.sort(-world.scores, axis=1)[:, 4:5]
+
+    def true(results: Any) -> float:
+        rows = [np.array([hit.score for hit in result]) for result in results]
+        return float(np.mean([(row >= edges[60 + n]).mean() for n, row in enumerate(rows)]))
+
+    found = index.search_batch(world.queries[60:], k=5, budget=150, target_recall=0.8)
+    told = float(np.mean([result.expected_recall for result in found]))
+    assert told == pytest.approx(true(found), abs=0.05)
+    assert true(found) >= 0.75
+    assert np.mean([result.calls for result in found]) < 140
+    index.save(tmp_path)
+    loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
+    assert loaded.tuning == index.tuning
+    # another k or method is not what was calibrated
+    index.tuning = None
+    plain = index.search_batch(world.queries[60:], k=4, budget=150, target_recall=0.8)
+    again = loaded.search_batch(world.queries[60:], k=4, budget=150, target_recall=0.8, method="axn")
+    assert [r.expected_recall for r in again] == [r.expected_recall for r in plain]
+
+
+def test_calibration_is_the_isotonic_regression() -> None:
+    from sklearn.isotonic import IsotonicRegression
+
+    from crossknn.search import Calibration
+
+    rng = np.random.default_rng(0)
+    expected = np.sort(rng.random((20, 15)), axis=1)
+    reached = np.clip(expected**2 + rng.normal(0, 0.2, expected.shape), 0, 1)
+    fitted = Calibration.fitted(expected, reached)
+    reference = IsotonicRegression().fit(expected.ravel(), reached.ravel())
+    np.testing.assert_allclose(fitted(np.array(fitted.expected)), reference.predict(np.array(fitted.expected)))
+    assert list(fitted.reached) == sorted(fitted.reached)
+    assert (
+        Calibration.fitted(np.array([[0.2, 0.4]]), np.array([[0.9, 0.9]]))(np.array([0.0, 1.0])).tolist() == [0.9] * 2
+    )

@@ -26,7 +26,19 @@ from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scorers.base import checked_scores, prepared
 from crossknn.scores import Pairs, PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import AXN, METHODS, Progress, RecallTarget, Rerank, Rounds, SearchMethod, Task, method_named, run
+from crossknn.search import (
+    AXN,
+    METHODS,
+    Calibration,
+    Progress,
+    RecallTarget,
+    Rerank,
+    Rounds,
+    SearchMethod,
+    Task,
+    method_named,
+    run,
+)
 from crossknn.search.refinement import next_pairs
 from crossknn.tuning import Trial, Tuning, tune
 
@@ -530,9 +542,16 @@ class Index:
             chosen,
             task,
             budget,
-            stop=None if target_recall is None else RecallTarget(chosen, target_recall, k),
+            stop=None
+            if target_recall is None
+            else RecallTarget(chosen, target_recall, k, self._calibration(chosen, k)),
             max_seconds=np.inf if max_ms is None else max_ms / 1000,
         )
+
+    def _calibration(self, method: SearchMethod, k: int) -> Calibration | None:
+        tuning = self.tuning
+        fits = tuning is not None and tuning.k == k and method == method_named(tuning.method)
+        return tuning.calibration if tuning is not None and fits else None
 
     def default_method(self) -> SearchMethod:
         """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""
@@ -678,7 +697,10 @@ def _query_map(arrays: Mapping[str, Any]) -> GatedMLP | LinearMap | None:
 def _tuning(stored: Mapping[str, Any] | None) -> Tuning | None:
     if stored is None:
         return None
-    return Tuning(**{**stored, "trials": tuple(Trial(**trial) for trial in stored["trials"])})
+    told = stored.get("calibration")
+    calibration = None if told is None else Calibration(tuple(told["expected"]), tuple(told["reached"]))
+    trials = tuple(Trial(**trial) for trial in stored["trials"])
+    return Tuning(**{**stored, "trials": trials, "calibration": calibration})
 
 
 def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:

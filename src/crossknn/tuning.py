@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,7 +12,18 @@ from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization import ItemModel
 from crossknn.scorers.base import BoundScorer
-from crossknn.search import Task, method_named, run_rounds
+from crossknn.search import (
+    Calibration,
+    Progress,
+    RecallTarget,
+    Rounds,
+    SearchMethod,
+    Task,
+    method_named,
+    run,
+    run_rounds,
+)
+from crossknn.search.stopping import Believer
 
 _DEEPER = 3
 _BUDGETS = (25, 50, 100, 200, 400, 800)
@@ -46,6 +58,8 @@ class Tuning:
         queries: how many it was chosen on.
         calls: CE calls that choosing cost.
         trials: all that was compared.
+        calibration: what the recall that the chosen method expects of a query, in a search to a target, is worth; None
+            for a method that expects none.
     """
 
     method: str
@@ -55,6 +69,7 @@ class Tuning:
     queries: int
     calls: int
     trials: tuple[Trial, ...]
+    calibration: Calibration | None = None
 
 
 def candidates(items: ItemModel | None, *, has_query_vectors: bool) -> list[str]:
@@ -97,6 +112,10 @@ def tune(
             reaches it within the budget.
         ScorerError: the scorer failed.
 
+    A chosen method that knows how sure it is then searches to the most calls that may be spent, in the rounds of a
+    search to a target, and what it expects after each is compared with what it has
+    (:class:`~crossknn.search.Calibration`).
+
     Cost: each pair that any trial looks at, once: per query at most ``3 budget`` times the number of methods, and in
     practice some ``5`` to ``10 budget``.
     """
@@ -133,7 +152,37 @@ def tune(
     by_others = [_choice(plan, column, target_recall) for column in others.T]
     expected = np.mean([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
     trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
-    return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials)
+    calibration = _calibration(method_named(plan[best][0]), remembered, scorer, k, budget)
+    return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials, calibration)
+
+
+@dataclass
+class _Watch:
+    """Stops no search, and writes down what is expected after each round."""
+
+    target: RecallTarget
+    recall: float = math.inf
+    seen: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
+
+    def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
+        expected = self.target.expected_recall(task, progress)
+        if progress.scores.shape[1] >= self.target.k:
+            self.seen.append((expected, progress.scores.copy()))
+        return expected
+
+
+def _calibration(method: SearchMethod, task: Task, scorer: _Remembering, k: int, budget: int) -> Calibration | None:
+    if not isinstance(method, Believer):
+        return None
+    watch = _Watch(RecallTarget(method, 0.5, k))
+    try:
+        run(Rounds(method, task, budget, stop=watch), task)
+    except InputError:  # these settings have no variance
+        return None
+    edges = scorer.kth_best(k)
+    expected = np.array([told for told, _ in watch.seen]).T
+    reached = np.array([np.minimum((scores >= edges).sum(axis=1), k) / k for _, scores in watch.seen]).T
+    return Calibration.fitted(expected, reached)
 
 
 def _choice(plan: Sequence[tuple[str, int]], recalls: FloatArray, target: float | None) -> int | None:

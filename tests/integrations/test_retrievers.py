@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {"budget": 12, "method": "axn-r3"}
 
 
 def test_langchain(index: Index, world: Any) -> None:
+    pytest.importorskip("langchain_core", reason="needs the extra 'integrations'")
     from crossknn.integrations.langchain import CrossKNNRetriever
 
     retriever = CrossKNNRetriever(index=index, k=4, **SETTINGS)
@@ -47,6 +48,7 @@ def test_langchain(index: Index, world: Any) -> None:
 
 
 def test_llama_index(index: Index, world: Any) -> None:
+    pytest.importorskip("llama_index.core", reason="needs the extra 'integrations'")
     from crossknn.integrations.llama_index import CrossKNNRetriever
 
     expected = index.search(world.queries[1], k=4, **SETTINGS)
@@ -57,6 +59,7 @@ def test_llama_index(index: Index, world: Any) -> None:
 
 
 def test_haystack(index: Index, world: Any) -> None:
+    pytest.importorskip("haystack", reason="needs the extra 'integrations'")
     from haystack import Pipeline
 
     from crossknn.integrations.haystack import CrossKNNRetriever
@@ -79,6 +82,7 @@ def test_haystack(index: Index, world: Any) -> None:
 
 
 def test_pyterrier(index: Index, world: Any) -> None:
+    pytest.importorskip("pyterrier", reason="needs the extra 'integrations'")
     import pandas as pd
     import pyterrier as pt
 

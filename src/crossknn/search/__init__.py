@@ -8,7 +8,7 @@ from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, Quer
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Stop, Task, run, run_rounds
 from crossknn.search.shortlist import Shortlist
-from crossknn.search.stopping import RecallTarget, expected_recall
+from crossknn.search.stopping import Calibration, RecallTarget, expected_recall
 from crossknn.search.tour import TouR
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "GAR",
     "METHODS",
     "BayesianRidge",
+    "Calibration",
     "FittedQuery",
     "MinNorm",
     "Progress",

@@ -11,6 +11,9 @@ j-th is in the exact top k if fewer than ``k - j + 1`` are, and taking their num
 
 The sum over items stops at the 500 with the highest means (10 k where that is more). Form and constant were chosen on
 dev queries.
+
+It is no calibrated number: too low early in a search over vectors that nothing was learned for, too high late. Searches
+of queries whose true recall is known make it one (:class:`Calibration`).
 """
 
 from __future__ import annotations
@@ -62,6 +65,44 @@ class Believer(Protocol):
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """What recall was reached where a search expected some.
+
+    Attributes:
+        expected: (n,) recall expected, rising.
+        reached: (n,) mean recall reached there, rising; between two it is interpolated, beyond the ends constant.
+    """
+
+    expected: tuple[float, ...]
+    reached: tuple[float, ...]
+
+    @classmethod
+    def fitted(cls, expected: FloatArray, reached: FloatArray) -> Calibration:
+        """The rising curve that is nearest to some searches in squares (isotonic regression).
+
+        Args:
+            expected: (n_queries, n_rounds) recall expected after each round.
+            reached: (n_queries, n_rounds) recall reached then. It can only rise, so the highest expectation so far
+                stands for it.
+        """
+        x = np.maximum.accumulate(expected, axis=1).ravel()
+        order = np.argsort(x, kind="stable")
+        blocks: list[tuple[float, float, int]] = []  # where it begins, its mean, how many it pools
+        for start, mean in zip(x[order].tolist(), reached.ravel()[order].tolist(), strict=True):
+            count = 1
+            while blocks and blocks[-1][1] >= mean:
+                start, lower, n = blocks.pop()
+                mean, count = (mean * count + lower * n) / (count + n), count + n
+            blocks.append((start, mean, count))
+        return cls(tuple(b[0] for b in blocks), tuple(b[1] for b in blocks))
+
+    def __call__(self, expected: FloatArray) -> FloatArray:
+        """The recall to expect, of the same shape."""
+        calibrated: FloatArray = np.interp(expected, self.expected, self.reached)
+        return calibrated
+
+
+@dataclass(frozen=True)
 class RecallTarget:
     """Stop a query once its expected recall reaches a target (see :class:`~crossknn.search.rounds.Stop`).
 
@@ -69,11 +110,13 @@ class RecallTarget:
         method: what is searching.
         recall: the target, above 0 and below 1.
         k: of which recall.
+        calibration: what the expectation is worth with this method and k; None takes it as it is.
     """
 
     method: SearchMethod
     recall: float
     k: int
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.recall < 1:
@@ -84,8 +127,9 @@ class RecallTarget:
             raise InputError(_CANNOT.format(type(self.method).__name__))
 
     def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
-        """(n_queries,) as :func:`expected_recall`."""
-        return expected_recall(self.method, task, progress, self.k)
+        """(n_queries,) as :func:`expected_recall`, calibrated."""
+        expected = expected_recall(self.method, task, progress, self.k)
+        return expected if self.calibration is None else self.calibration(expected)
 
 
 def expected_recall(method: SearchMethod, task: Task, progress: Progress, k: int) -> FloatArray:
