@@ -64,6 +64,7 @@ class MethodName(str, Enum):
     bayes = "bayes"
     anncur = "anncur"
     adacur = "adacur"
+    gar = "gar"
     tour_ce = "tour-ce"
     tour_mse = "tour-mse"
 

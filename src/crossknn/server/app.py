@@ -43,7 +43,7 @@ from crossknn.server.scheduler import Job, Scheduler
 
 _OPEN = ("/", "/health", "/ready")
 _PROBLEM = {"description": "What is wrong (RFC 9457).", "content": {CONTENT_TYPE: {"schema": {"type": "object"}}}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys((401, 413, 422, 429, 502, 503, 504), _PROBLEM)
+_PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 408, 413, 422, 429, 502, 503, 504), _PROBLEM)
 _LIMITS = ("max_k", "max_budget", "max_queries", "max_documents", "max_text")
 _STUCK_SECONDS = 60.0
 _PAGE = Path(__file__).parent / "page.html"
