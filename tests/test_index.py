@@ -266,6 +266,20 @@ def test_a_hit_tells_where_it_came_from(world: Any) -> None:
     assert len(result) == 12
 
 
+def test_conditions_on_metadata_are_a_mask_and_are_kept_with_the_index(world: Any, tmp_path: Path) -> None:
+    fields = {str(n): {"half": n % 2, "word": text.split()[1]} for n, text in enumerate(world.items) if n != 4}
+    built = Index.build(world.items, scorer=world.scorer, first_stage=world.dense, metadata=fields, out=tmp_path / "x")
+    mask = [n != 4 and n % 2 == 0 and text.split()[1] in ("cat", "bird") for n, text in enumerate(world.items)]
+    for index in (built, Index.load(tmp_path / "x", scorer=world.scorer, first_stage=world.dense)):
+        found = index.search(world.queries[0], k=3, budget=6, filter={"half": 0, "word": ["cat", "bird"]})
+        assert found.hits == index.search(world.queries[0], k=3, budget=6, filter=mask).hits
+        assert [hit.metadata for hit in found] == [fields[hit.id] for hit in found]
+        with pytest.raises(InputError, match="no item has the field 'colour'; the fields are 'half', 'word'"):
+            index.search(world.queries[0], filter={"colour": "red"})
+    with pytest.raises(InputError, match="the item '99', and no such item"):
+        Index.build(world.items, scorer=world.scorer, first_stage=world.dense, metadata={"99": {}})
+
+
 def test_ties_go_to_the_item_that_stands_first_and_equal_texts_are_items_apart(world: Any) -> None:
     items = {"z": "same", "a": "same", "m": "other", "b": "same"}
     scorer = FunctionScorer(lambda pairs: [1.0] * len(pairs), name="constant")

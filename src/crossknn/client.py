@@ -52,7 +52,8 @@ class Client:
 
         Args:
             query: the query's text.
-            settings: ``k``, ``budget``, ``target_recall``, ``max_ms``, ``method`` (a name), ``ids``.
+            settings: ``k``, ``budget``, ``target_recall``, ``max_ms``, ``method`` (a name), ``ids``,
+                ``filter`` (conditions on metadata).
 
         Raises:
             InputError: the service refuses the request.

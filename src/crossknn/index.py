@@ -21,6 +21,7 @@ from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputE
 from crossknn.factorization import Factorization, GatedMLP, ItemModel, LinearMap, MFTransductive, Normalisation
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
+from crossknn.metadata import Conditions, checked_metadata
 from crossknn.results import Hit, ScoredItem, SearchResult
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scorers.base import checked_scores, prepared
@@ -93,6 +94,7 @@ class Index:
     Attributes:
         item_ids: the items' own keys.
         items: their texts, in the same order.
+        metadata: their fields, in the same order; what a ``filter`` asks of.
         first_stage: the cheap retrieval that searches begin with.
         item_model: item vectors for the search; None with a first stage that has none and no train queries.
         train_queries: the queries the index learned from.
@@ -107,6 +109,7 @@ class Index:
         scorer: Scorer,
         first_stage: FirstStage,
         *,
+        metadata: Mapping[str, Mapping[str, Any]] | None = None,
         first_stage_vectors: FloatArray | None = None,
         item_model: ItemModel | None = None,
         train_queries: Sequence[str] = (),
@@ -116,6 +119,7 @@ class Index:
     ) -> None:
         self.item_ids = list(items)
         self.items = list(items.values())
+        self.metadata = checked_metadata(metadata, self.item_ids)
         self.train_queries = list(train_queries)
         self.train_scores = train_scores
         self.notes = dict(notes or {})
@@ -146,6 +150,7 @@ class Index:
         scorer: Scorer,
         first_stage: FirstStage,
         queries: Sequence[str] = (),
+        metadata: Mapping[str, Mapping[str, Any]] | None = None,
         out: str | Path | None = None,
         options: BuildOptions | None = None,
         notes: Mapping[str, str] | None = None,
@@ -159,6 +164,8 @@ class Index:
             first_stage: cheap retrieval. A dense one also gives the vectors that learning starts from.
             queries: train queries, no labels needed. Without any, nothing is scored, and the first stage's
                 vectors serve.
+            metadata: id to fields that searches may filter by (:mod:`crossknn.metadata`): texts, numbers, booleans or
+                lists of these. Items may lack it.
             out: folder of the index. Scores are kept in it while they are collected: run again after a crash, and only
                 what is missing is scored. Without ``out`` nothing is written.
             options: plan, factorization, cap on CE calls.
@@ -166,7 +173,7 @@ class Index:
             progress: told of the CE calls done.
 
         Raises:
-            InputError: items or queries that cannot be used, or ``out`` is something else than an index.
+            InputError: items, queries or metadata that cannot be used, or ``out`` is something else than an index.
             BudgetError: the cap leaves no call.
             ScorerError: the scorer failed; with ``out``, finished scores stay.
             WriteError: the disk is full or read-only, or another build is writing to ``out``; finished scores stay.
@@ -180,7 +187,7 @@ class Index:
         if folder is not None:
             storage.check_place(folder)
         with nullcontext() if folder is None else sole_writer(folder):
-            index = cls(named, scorer, first_stage, notes=notes)
+            index = cls(named, scorer, first_stage, metadata=metadata, notes=notes)
             if train:
                 index._learn(train, options, None if folder is None else folder / storage.COLLECTING, progress)
             if folder is not None:
@@ -305,7 +312,11 @@ class Index:
             "tuning": None if self.tuning is None else asdict(self.tuning),
         }
         arrays: dict[str, np.ndarray] = {}
-        rows = {"items": [{"id": i, "text": text} for i, text in zip(self.item_ids, self.items, strict=True)]}
+        rows: dict[str, list[dict[str, Any]]] = {
+            "items": [{"id": i, "text": text} for i, text in zip(self.item_ids, self.items, strict=True)]
+        }
+        for row, fields in zip(rows["items"], self.metadata, strict=True):
+            row |= {"metadata": fields} if fields else {}
         if isinstance(self._bound_first_stage, VectorFirstStage):
             arrays["first_stage_vectors"] = self._bound_first_stage.item_vectors
         if self.train_scores is not None and self.item_model is not None:
@@ -365,6 +376,7 @@ class Index:
                 items,
                 scorer,
                 first_stage,
+                metadata={row["id"]: row["metadata"] for row in rows["items"] if "metadata" in row},
                 first_stage_vectors=arrays.get("first_stage_vectors"),
                 item_model=model,
                 train_queries=[row["text"] for row in rows.get("train_queries", [])],
@@ -386,7 +398,7 @@ class Index:
         target_recall: float | None = None,
         max_ms: float | None = None,
         method: SearchMethod | str | None = None,
-        filter: ArrayLike | None = None,
+        filter: ArrayLike | Conditions | None = None,
     ) -> SearchResult:
         """The items that the cross-encoder scores highest, as far as a budget of CE calls finds them.
 
@@ -400,11 +412,12 @@ class Index:
             max_ms: stop before a round that would, taking as long as the last one, end later than this many
                 milliseconds after the search began. The first round is always run.
             method: how the budget is spent, or its name such as ``"axn-r5"``; None is :meth:`default_method`.
-            filter: (n_items,) booleans, true for the items that may be scored and returned.
+            filter: which items may be scored and returned: conditions on their metadata, as ``{"chapter": "Injuries"}``
+                (:mod:`crossknn.metadata` has the forms), or (n_items,) booleans.
 
         Raises:
-            InputError: an empty query, a k or budget below 1, a k above the budget, a filter of another length, a
-                target outside 0..1 or with a method that cannot tell.
+            InputError: an empty query, a k or budget below 1, a k above the budget, a filter of another length or on
+                what no item has, a target outside 0..1 or with a method that cannot tell.
             ScorerError: the scorer failed.
 
         Cost: ``min(budget, allowed items)`` CE calls; fewer where a target or a time stops the search.
@@ -428,7 +441,7 @@ class Index:
         target_recall: float | None = None,
         max_ms: float | None = None,
         method: SearchMethod | str | None = None,
-        filter: ArrayLike | None = None,
+        filter: ArrayLike | Conditions | None = None,
     ) -> list[SearchResult]:
         """:meth:`search` for many queries: the same results, but a round's CE calls share batches.
 
@@ -456,7 +469,7 @@ class Index:
         target_recall: float | None = None,
         max_ms: float | None = None,
         method: SearchMethod | str | None = None,
-        filter: ArrayLike | None = None,
+        filter: ArrayLike | Conditions | None = None,
     ) -> OpenSearch:
         """:meth:`search` a round at a time: ask which items to score, tell their scores, look at the hits so far.
 
@@ -519,12 +532,12 @@ class Index:
         """
         return checked_scores(self._bound_scorer, queries, query_indices, item_indices)
 
-    def _checked_search(self, k: int, budget: int, filter: ArrayLike | None) -> BoolArray | None:
+    def _checked_search(self, k: int, budget: int, filter: ArrayLike | Conditions | None) -> BoolArray | None:
         check_count("k", k)
         check_count("budget", budget)
         if budget < k:
             raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
-        return checked_filter(filter, len(self))
+        return self.metadata.mask(filter) if isinstance(filter, Mapping) else checked_filter(filter, len(self))
 
     def _rounds(
         self,
@@ -633,7 +646,7 @@ class Index:
             best = np.lexsort((indices, -scores))[:k]
             ranks = _ranks(task.first_stage_scores[row], indices[best], task.allowed)
             hits = tuple(
-                Hit(self.item_ids[i], float(s), int(r), int(rank), self.items[i])
+                Hit(self.item_ids[i], float(s), int(r), int(rank), self.items[i], self.metadata[i])
                 for i, s, r, rank in zip(indices[best], scores[best], rounds[best], ranks, strict=True)
             )
             expected = None if known.expected_recall is None else float(known.expected_recall[0])

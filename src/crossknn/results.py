@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, overload
 
 from crossknn.search.rounds import RoundCost
@@ -20,6 +20,7 @@ class Hit:
         first_stage_rank: its rank in the first stage over all items that were allowed, from 1. Above the budget:
             reranking with as many calls would not have seen it.
         text: the item.
+        metadata: its fields.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Hit:
     round: int
     first_stage_rank: int
     text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,26 @@ def test_a_search_shows_what_the_index_finds_beside_reranking(
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
 
+def test_filters_hold_for_both_sides_and_stand_in_the_link(page: Any, world: Any) -> None:
+    fields = {str(n): {"part": ["upper", "lower"][n % 2], "code": n} for n in range(300)}
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense, metadata=fields)
+    for address in _served(index, None, []):
+        page.goto(address)
+        page.get_by_label("part").select_option("lower")
+        assert page.get_by_label("code").count() == 0  # too many values to choose from
+        page.get_by_role("searchbox").fill(world.queries[0])
+        page.keyboard.press("Enter")
+        _done(page)
+        expected = index.search(world.queries[0], budget=100, filter={"part": "lower"})
+        rows = page.locator("#ours li").all_inner_texts()
+        assert [row.split("\n")[:2] for row in rows] == [[h.text, f"part: lower · code: {h.id}"] for h in expected]
+        assert all("part: lower" in row for row in page.locator("#theirs li").all_inner_texts())
+        page.goto(page.url)
+        _done(page)
+        assert page.get_by_label("part").input_value() == '"lower"'
+        assert page.locator("#ours li").all_inner_texts() == rows
+
+
 def test_an_example_sliders_and_a_link_that_brings_the_view_back(page: Any, address: str, world: Any) -> None:
     page.goto(address)
     page.get_by_role("button", name=world.queries[1]).click()

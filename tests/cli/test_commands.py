@@ -73,7 +73,7 @@ def test_build_search_evaluate(folder: Path) -> None:
     assert max(hit["first_stage_rank"] for hit in near["hits"]) <= 9
     found = [json.loads(line) for line in run(*SEARCH, "red", "blue", "--json").stdout.splitlines()]
     assert [result["query"] for result in found] == ["red", "blue"]
-    assert found[0]["hits"][0].keys() == {"id", "score", "round", "first_stage_rank", "text"}
+    assert found[0]["hits"][0].keys() == {"id", "score", "round", "first_stage_rank", "text", "metadata"}
     assert found[0]["calls"] == 42
     report = json.loads(
         run(*EVALUATE, "--queries", "test.jsonl", "--out", "r", "-k", "1", "--budget", "42", "--json").stdout
@@ -86,6 +86,34 @@ def test_build_search_evaluate(folder: Path) -> None:
         "report.json",
         "recall.png",
     }
+
+
+def test_items_are_filtered_by_their_metadata(folder: Path) -> None:
+    rows = [json.loads(line) for line in (folder / "items.jsonl").read_text().splitlines()]
+    for n, row in enumerate(rows):
+        row |= {"colour": row["text"].split()[0], "n": n, "even": n % 2 == 0}
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(*BUILD, "--metadata", "colour", "--metadata", "n", "--metadata", "even")
+
+    def found(*conditions: str) -> set[int]:
+        filters = [part for condition in conditions for part in ("--filter", condition)]
+        hits = json.loads(run(*SEARCH, "thing", "-k", "42", *filters, "--json").output)["hits"]
+        return {hit["metadata"]["n"] for hit in hits}
+
+    assert found("colour=red") == set(range(6))
+    assert found("colour=red", "colour=small") == {*range(6), *range(36, 42)}
+    assert found("n>=3", "n < 40", "even = true", "colour!=green", "colour!=blue") == {4, *range(18, 40, 2)}
+    for conditions, message in (
+        (("shape=round",), "no item has the field 'shape'; the fields are 'colour', 'n', 'even'"),
+        (("n=three",), "'n' is a field of number, and 'three' is none"),
+        (("colour",), "cannot read the condition 'colour'; write 'field=value'"),
+        (("n>1", "n>2"), "'n' has two conditions with '>'"),
+        (("n=1", "n>2"), "'n' has a condition with '=' and others"),
+    ):
+        filters = [part for condition in conditions for part in ("--filter", condition)]
+        assert message in run(*SEARCH, "thing", *filters, exit_code=1).output.replace("\n", " ")
+    run("build", "items.jsonl", *SCORED, "--out", "y", "--metadata", "color", exit_code=1)
+    assert not (folder / "y").exists()
 
 
 def test_tune_chooses_and_search_obeys(folder: Path) -> None:

@@ -1,3 +1,4 @@
+import datetime
 import gzip
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crossknn.errors import InputError, MissingExtraError
-from crossknn.inputs import Query, read_items, read_queries
+from crossknn.inputs import Query, read_items, read_metadata, read_queries
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,36 @@ def test_a_missing_file_a_folder_and_query_ids_that_repeat(tmp_path: Path) -> No
     (tmp_path / "queries.jsonl").write_text('{"_id": "1", "text": "a"}\n{"_id": "1", "text": "b"}\n')
     with pytest.raises(InputError, match=r"queries.jsonl, line 2: the id '1' stands twice"):
         read_queries(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (
+            "x.jsonl",
+            '{"id": "a", "text": "x", "year": 1999, "zip": "01", "tags": ["p", "q"], "other": {}}\n'
+            '{"_id": "b", "text": "y", "metadata": {"year": 2.5, "zip": "7"}}\n{"id": 3, "text": "z", "year": null}\n',
+        ),
+        ("x.csv", "id,text,year,zip,tags\na,x,1999,01,p\nb,y,2.5,7,\n3,z,,,\n"),
+        ("x.tsv.gz", "id\ttext\tyear\tzip\ttags\na\tx\t1999\t01\tp\nb\ty\t2.5\t7\t\n3\tz\t\t\t\n"),
+    ],
+)
+def test_metadata_in_any_format(tmp_path: Path, name: str, content: str) -> None:
+    path, data = tmp_path / name, content.encode()
+    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    tags = ["p", "q"] if name == "x.jsonl" else "p"
+    assert read_metadata(path, ["year", "zip", "tags"]) == {
+        "a": {"year": 1999, "zip": "01", "tags": tags},
+        "b": {"year": 2.5, "zip": "7"},
+        "3": {},
+    }
+    assert list(read_items(path)) == ["a", "b", "3"]
+    with pytest.raises(InputError, match=r"no item of .* has the field 'yaer'; its fields are .*'year'"):
+        read_metadata(path, ["yaer"])
+
+
+def test_metadata_of_parquet_has_dates_as_texts(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    days = pa.array([datetime.date(2020, 1, 2), None])
+    pq.write_table(pa.table({"id": ["a", "b"], "text": ["x", "y"], "day": days, "n": [1, 2]}), path)
+    assert read_metadata(path, ["day", "n"]) == {"a": {"day": "2020-01-02", "n": 1}, "b": {"n": 2}}

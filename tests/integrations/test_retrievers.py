@@ -20,7 +20,8 @@ pytestmark = pytest.mark.integrations
 
 @pytest.fixture(scope="module")
 def index(world: Any) -> Index:
-    return Index.build(world.items, scorer=world.scorer, first_stage=world.dense)
+    fields = {str(n): {"half": n % 2} for n in range(len(world.items))}
+    return Index.build(world.items, scorer=world.scorer, first_stage=world.dense, metadata=fields)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def world(make_world: Any) -> Any:
     return make_world()
 
 
-SETTINGS: dict[str, Any] = {"budget": 12, "method": "axn-r3"}
+SETTINGS: dict[str, Any] = {"budget": 12, "method": "axn-r3", "filter": {"half": 1}}
 
 
 def test_langchain(index: Index, world: Any) -> None:
@@ -41,6 +42,7 @@ def test_langchain(index: Index, world: Any) -> None:
         assert [(d.id, d.page_content, d.metadata["score"], d.metadata["round"]) for d in documents] == [
             (hit.id, hit.text, hit.score, hit.round) for hit in expected
         ]
+        assert documents[0].metadata["half"] == 1
         assert documents[0].metadata["first_stage_rank"] == expected[0].first_stage_rank
     assert [d.id for d in (retriever | (lambda found: found[:1])).invoke(world.queries[0])] == [expected[0].id]
     with pytest.raises(ValueError, match="expected an Index"):

@@ -54,6 +54,42 @@ def test_settings_reach_the_search(serve: Serve, index: Index, world: Any) -> No
     )
 
 
+def test_a_filter_is_on_the_items_metadata(serve: Serve, world: Any) -> None:
+    fields = {str(n): {"half": n % 2, "tags": ["x", f"t{n % 5}"]} for n in range(39)}
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense, metadata=fields)
+    service, asked = serve(index), {"query": world.queries[0], "k": 3, "budget": 6}
+    for conditions, ids in (
+        ({"half": 1, "tags": ["t0", "t1"]}, None),
+        ({"half": {"gte": 1}, "tags": {"not": "t2"}}, {"without": ["1"]}),
+    ):
+        mask = index.metadata.mask(conditions)
+        mask[1] &= ids is None
+        body = asked | {"filter": conditions, "ids": ids}
+        (found,) = service.post("/search", body).json()["results"]
+        assert {n: found[n] for n in ("query", "hits", "calls")} == _answer(
+            index.search(world.queries[0], k=3, budget=6, filter=mask)
+        )
+        assert f'"id": "{found["hits"][0]["id"]}"' in service.post("/search/stream", body).text
+    assert service.get("/items/7").json() == {
+        "id": "7",
+        "text": world.items[7],
+        "metadata": {"half": 1, "tags": ["x", "t2"]},
+    }
+    half, tags = service.get("/info").json()["fields"]
+    assert half == {"name": "half", "distinct": 2, "values": [0, 1]}
+    assert (tags["distinct"], tags["values"][0]) == (6, "x")
+    for conditions, message in (
+        ({"colour": "red"}, "no item has the field 'colour'"),
+        ({"half": "1"}, "a field of number, not of text"),
+        ({"half": 7}, "leaves no item"),
+        ({"half": {"above": 7}}, "above"),
+        ({"half": {}}, "got nothing"),
+    ):
+        refused = service.post("/search", asked | {"filter": conditions})
+        assert refused.status_code == 422
+        assert message in refused.json()["detail"]
+
+
 def test_rounds_are_told_as_they_finish(serve: Serve, index: Index, world: Any) -> None:
     service, query = serve(index), world.queries[0]
     answer = service.post("/search/stream", {"query": query, "k": 3, "budget": 20})
@@ -123,7 +159,7 @@ def test_a_body_that_does_not_end_or_does_not_come_is_refused(serve: Serve, inde
 
 def test_items_info_health_and_metrics(serve: Serve, index: Index, world: Any) -> None:
     service = serve(index)
-    assert service.get("/items/7").json() == {"id": "7", "text": world.items[7]}
+    assert service.get("/items/7").json() == {"id": "7", "text": world.items[7], "metadata": {}}
     assert service.get("/health").json() == service.get("/ready").json() == {"status": "ok"}
     info = service.get("/info").json()
     assert (info["items"], info["default_method"], info["default_budget"]) == (40, "axn", 100)

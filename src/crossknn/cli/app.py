@@ -19,6 +19,7 @@ from rich.markup import escape
 
 from crossknn.cli.benchmark import benchmark_command
 from crossknn.cli.cache import cache
+from crossknn.cli.conditions import Filter, parsed
 from crossknn.cli.models import (
     FIRST_STAGE_HELP,
     SCORER_HELP,
@@ -35,7 +36,7 @@ from crossknn.factorization import CUR, Factorization, MFInductive, MFSideInform
 from crossknn.files import make_folder
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
-from crossknn.inputs import judgements, labels_of, read_items, read_qrels, read_queries
+from crossknn.inputs import judgements, labels_of, read_items, read_metadata, read_qrels, read_queries
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.scores.ledger import finished_calls
@@ -144,6 +145,10 @@ def build(
         Path | None,
         typer.Option(help="Train queries (JSONL, CSV, TSV, TXT or Parquet); without any, nothing is scored."),
     ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(help="Field of the items to keep for filters (search --filter); repeat for more."),
+    ] = None,
     plan: Annotated[PlanName, typer.Option(help="Which pairs are scored: so many per query, per item, or all.")] = (
         PlanName.per_query
     ),
@@ -179,6 +184,7 @@ def build(
     Example: [bold]crossknn build codes.jsonl --queries train.jsonl --scorer ce/ --first-stage de/ --out my.index[/bold]
     """
     texts = read_items(items)
+    fields = read_metadata(items, metadata) if metadata else None
     train = list(dict.fromkeys(query.text for query in read_queries(queries))) if queries else []
     options = BuildOptions(
         plan=_plan(plan, top, uniform),
@@ -207,6 +213,7 @@ def build(
             scorer=opened,
             first_stage=retriever,
             queries=train,
+            metadata=fields,
             options=options,
             out=out_folder,
             notes={"scorer": absolute(scorer), "first_stage": absolute(first_stage)},
@@ -238,6 +245,7 @@ def search(
         MethodName | None,
         typer.Option(help="How the budget is spent: as tuned, or else axn where there are item vectors, else rerank."),
     ] = None,
+    filter: Filter = None,
     rounds: Rounds = None,
     mixing: Mixing = None,
     shortlist: Shortlisted = None,
@@ -262,6 +270,7 @@ def search(
         target_recall=target_recall,
         max_ms=max_ms,
         method=_method(opened, method and method.value, rounds, mixing, shortlist),
+        filter=parsed(filter, opened.metadata) if filter else None,
     )
     if as_json:
         for result in results:

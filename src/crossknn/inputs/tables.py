@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crossknn.errors import CrossKNNWarning, InputError
 from crossknn.inputs.rows import field, put, read_rows, shown
@@ -72,6 +74,57 @@ def read_items(path: Path, *, skip_empty: bool = False) -> dict[str, str]:
     if not items:
         raise InputError(f"{path} holds no items")
     return items
+
+
+def read_metadata(path: Path, fields: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Some fields of a file's items, for ``Index.build(metadata=...)``: id to field to value.
+
+    A field is a column or key, or a key of the object ``metadata`` that BeIR's documents have. A column of CSV or TSV
+    in which every value is a number as Python would write it (``7``, not ``007``) is one of numbers. Dates become ISO
+    texts.
+
+    Args:
+        path: as in :func:`read_items`.
+        fields: which are kept.
+
+    Raises:
+        InputError: which line is wrong, and how; or no item has one of the fields.
+        MissingExtraError: a Parquet file, and pyarrow is not installed (extra ``parquet``).
+    """
+    path = path / "corpus.jsonl" if path.is_dir() else path
+    found: dict[str, dict[str, Any]] = {}
+    others: dict[str, None] = {}
+    for place, row in read_rows(path, ("id", "_id", "metadata", *fields)):
+        nested = row.get("metadata")
+        known = {**(nested if isinstance(nested, dict) else {}), **row}
+        others |= dict.fromkeys(known)
+        values = {name: _plain(known[name]) for name in fields if known.get(name) not in (None, "")}
+        put(place, "id", found, field(place, row, "id", "_id"), values)
+    for name in fields:
+        if not any(name in row for row in found.values()):
+            raise InputError(f"no item of {path} has the field {name!r}; its fields are {', '.join(map(repr, others))}")
+        column = [row[name] for row in found.values() if name in row]
+        if {".csv", ".tsv"} & set(path.suffixes) and all(_number(value) is not None for value in column):
+            for row in found.values():
+                row |= {name: _number(row[name])} if name in row else {}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value if one is not None]
+    return value.isoformat() if isinstance(value, datetime.date | datetime.time) else value
+
+
+def _number(text: str) -> int | float | None:
+    """The number that a text is, if it is written as Python writes it."""
+    for kind in (int, float):
+        try:
+            if str(kind(text)) == text and text not in ("inf", "-inf", "nan"):
+                return kind(text)
+        except ValueError:
+            continue
+    return None
 
 
 def read_queries(path: Path) -> list[Query]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from crossknn.client import Client
@@ -26,12 +27,18 @@ def searcher(index: object) -> Searcher:
     raise InputError(f"expected an Index, a Client, or the URL of a crossknn service, got {index!r}")
 
 
-def settings(k: int, budget: int | None, target_recall: float | None, method: str | None) -> dict[str, Any]:
+def settings(
+    k: int,
+    budget: int | None,
+    target_recall: float | None,
+    method: str | None,
+    filter: Mapping[str, Any] | None,
+) -> dict[str, Any]:
     """Arguments of ``search``; what is None is left to it."""
-    given = {"k": k, "budget": budget, "target_recall": target_recall, "method": method}
+    given = {"k": k, "budget": budget, "target_recall": target_recall, "method": method, "filter": filter}
     return {name: value for name, value in given.items() if value is not None}
 
 
 def details(hit: Hit) -> dict[str, Any]:
     """Metadata of a hit beside its id, text and score."""
-    return {"round": hit.round, "first_stage_rank": hit.first_stage_rank}
+    return {**hit.metadata, "round": hit.round, "first_stage_rank": hit.first_stage_rank}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @component
 class CrossKNNRetriever:
-    """The cross-encoder's best items as scored documents; ``meta`` has ``round`` and ``first_stage_rank``.
+    """The cross-encoder's best items as scored documents; ``meta`` has an item's metadata and where it was found.
 
     Args:
         index: an :class:`~crossknn.Index`, a :class:`~crossknn.client.Client`, or the URL of a service; a pipeline can
@@ -26,6 +26,7 @@ class CrossKNNRetriever:
         budget: CE calls per query; None is the index's own.
         target_recall: stop where so much is expected to be found (:meth:`crossknn.Index.search`).
         method: name of a search method.
+        filter: conditions on the items' metadata (:mod:`crossknn.metadata`).
 
     Errors and cost are those of :meth:`crossknn.Index.search`.
     """
@@ -37,9 +38,11 @@ class CrossKNNRetriever:
         budget: int | None = None,
         target_recall: float | None = None,
         method: str | None = None,
+        filter: dict[str, Any] | None = None,
     ) -> None:
         self._given, self._index = index, searcher(index)
-        self.top_k, self.budget, self.target_recall, self.method = top_k, budget, target_recall, method
+        self.top_k, self.budget, self.target_recall = top_k, budget, target_recall
+        self.method, self.filter = method, filter
 
     def to_dict(self) -> dict[str, Any]:
         """As Haystack writes pipelines down.
@@ -52,7 +55,7 @@ class CrossKNNRetriever:
                 "an Index or Client cannot be written down with a pipeline: serve the index (crossknn serve) and give "
                 "the retriever its URL"
             )
-        named = {name: getattr(self, name) for name in ("top_k", "budget", "target_recall", "method")}
+        named = {name: getattr(self, name) for name in ("top_k", "budget", "target_recall", "method", "filter")}
         plain: dict[str, Any] = default_to_dict(self, index=self._given, **named)
         return plain
 
@@ -74,7 +77,7 @@ class CrossKNNRetriever:
         Returns:
             ``documents``, best first, and ``calls``, the CE calls spent.
         """
-        wanted = settings(top_k or self.top_k, budget or self.budget, self.target_recall, self.method)
+        wanted = settings(top_k or self.top_k, budget or self.budget, self.target_recall, self.method, self.filter)
         found = self._index.search(query, **wanted)
         documents = [Document(id=hit.id, content=hit.text, score=hit.score, meta=details(hit)) for hit in found]
         return {"documents": documents, "calls": found.calls}

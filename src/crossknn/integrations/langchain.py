@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class CrossKNNRetriever(BaseRetriever):
-    """The cross-encoder's best items as documents; ``metadata`` has ``score``, ``round``, ``first_stage_rank``.
+    """The cross-encoder's best items as documents; ``metadata`` has an item's own, its score, and where it was found.
 
     Attributes:
         index: an :class:`~crossknn.Index`, a :class:`~crossknn.client.Client`, or the URL of a service.
@@ -27,6 +27,7 @@ class CrossKNNRetriever(BaseRetriever):
         budget: CE calls per query; None is the index's own.
         target_recall: stop where so much is expected to be found (:meth:`crossknn.Index.search`).
         method: name of a search method.
+        filter: conditions on the items' metadata (:mod:`crossknn.metadata`).
 
     Errors and cost are those of :meth:`crossknn.Index.search`.
     """
@@ -36,6 +37,7 @@ class CrossKNNRetriever(BaseRetriever):
     budget: int | None = None
     target_recall: float | None = None
     method: str | None = None
+    filter: dict[str, Any] | None = None
 
     @field_validator("index")
     @classmethod
@@ -43,7 +45,7 @@ class CrossKNNRetriever(BaseRetriever):
         return searcher(index)
 
     def _get_relevant_documents(self, query: str, *, run_manager: CallbackManagerForRetrieverRun) -> list[Document]:
-        found = self.index.search(query, **settings(self.k, self.budget, self.target_recall, self.method))
+        found = self.index.search(query, **settings(self.k, self.budget, self.target_recall, self.method, self.filter))
         return [
-            Document(id=hit.id, page_content=hit.text, metadata={"score": hit.score} | details(hit)) for hit in found
+            Document(id=hit.id, page_content=hit.text, metadata=details(hit) | {"score": hit.score}) for hit in found
         ]

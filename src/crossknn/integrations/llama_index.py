@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crossknn.errors import import_extra
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class CrossKNNRetriever(BaseRetriever):
-    """The cross-encoder's best items as scored nodes; ``metadata`` has ``round`` and ``first_stage_rank``.
+    """The cross-encoder's best items as scored nodes; ``metadata`` has an item's own, and where it was found.
 
     Args:
         index: an :class:`~crossknn.Index`, a :class:`~crossknn.client.Client`, or the URL of a service.
@@ -25,6 +26,7 @@ class CrossKNNRetriever(BaseRetriever):
         budget: CE calls per query; None is the index's own.
         target_recall: stop where so much is expected to be found (:meth:`crossknn.Index.search`).
         method: name of a search method.
+        filter: conditions on the items' metadata (:mod:`crossknn.metadata`).
         more: passed on to LlamaIndex's ``BaseRetriever``.
 
     Errors and cost are those of :meth:`crossknn.Index.search`.
@@ -38,10 +40,11 @@ class CrossKNNRetriever(BaseRetriever):
         budget: int | None = None,
         target_recall: float | None = None,
         method: str | None = None,
+        filter: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
         self._index = searcher(index)
-        self._settings = settings(k, budget, target_recall, method)
+        self._settings = settings(k, budget, target_recall, method, filter)
         super().__init__(**more)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from crossknn.errors import import_extra
 from crossknn.integrations._searching import searcher, settings
@@ -30,6 +31,7 @@ class CrossKNNRetriever(pt.Transformer):
         budget: CE calls per query; None is the index's own.
         target_recall: stop where so much is expected to be found (:meth:`crossknn.Index.search`).
         method: name of a search method.
+        filter: conditions on the items' metadata (:mod:`crossknn.metadata`).
 
     Errors and cost are those of :meth:`crossknn.Index.search_batch`.
     """
@@ -42,10 +44,11 @@ class CrossKNNRetriever(pt.Transformer):
         budget: int | None = None,
         target_recall: float | None = None,
         method: str | None = None,
+        filter: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self._index = searcher(index)
-        self._settings = settings(k, budget, target_recall, method)
+        self._settings = settings(k, budget, target_recall, method, filter)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Search for every row; its other columns are kept."""

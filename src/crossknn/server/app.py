@@ -28,6 +28,7 @@ from crossknn.search import METHODS, method_named
 from crossknn.server.metrics import Metrics
 from crossknn.server.models import (
     CohereRequest,
+    FieldModel,
     IdFilter,
     InfoModel,
     ItemModel,
@@ -68,6 +69,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     metrics = Metrics(scheduler)
     positions = {item_id: n for n, item_id in enumerate(index.item_ids)}
     examples = index.train_queries[:3] if examples is None else examples
+    fields = _fields(index)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -87,7 +89,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
 
     def job(query: str, asked: SearchRequest) -> Job:
         method = None if asked.method is None else method_named(asked.method)
-        allowed = _mask(asked.ids, positions)
+        allowed = _mask(asked, index, positions)
         settings: dict[str, Any] = {"target_recall": asked.target_recall, "max_ms": asked.max_ms, "filter": allowed}
         budget = index.default_budget() if asked.budget is None else asked.budget
         return Job(lambda: index.open_search(query, k=asked.k, budget=budget, method=method, **settings))
@@ -164,7 +166,8 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
         """An item by its id."""
         if item_id not in positions:
             raise Problem(404, "there is no item with this id")
-        return ItemModel(id=item_id, text=index.items[positions[item_id]])
+        at = positions[item_id]
+        return ItemModel(id=item_id, text=index.items[at], metadata=index.metadata[at])
 
     @app.get("/health")
     async def health() -> StateModel:
@@ -199,6 +202,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
             default_budget=index.default_budget(),
             limits={name: getattr(options, name) for name in _LIMITS},
             examples=examples,
+            fields=fields,
             model_id=index.scorer.fingerprint.model,
             max_input_length=options.max_text,
             max_client_batch_size=options.max_documents,
@@ -216,6 +220,11 @@ def _plain(result: SearchResult, *, trace: bool) -> dict[str, Any]:
     if not trace:
         del plain["trace"]
     return plain
+
+
+def _fields(index: Index) -> list[FieldModel]:
+    values = {name: list(index.metadata.values(name)) for name in index.metadata.fields}
+    return [FieldModel(name=name, distinct=len(of_field), values=of_field[:50]) for name, of_field in values.items()]
 
 
 def _sigmoid(logit: float) -> float:
@@ -237,15 +246,17 @@ def _check_texts(texts: list[str], most: int) -> None:
             raise Problem(422, f"a query has {len(text)} characters, and {most} is the most here")
 
 
-def _mask(ids: IdFilter | None, positions: dict[str, int]) -> np.ndarray | None:
-    if ids is None:
+def _mask(asked: SearchRequest, index: Index, positions: dict[str, int]) -> np.ndarray | None:
+    if asked.ids is None and not asked.filter:
         return None
+    ids = asked.ids or IdFilter(only=None)
     unknown = [i for i in [*(ids.only or []), *ids.without] if i not in positions]
     if unknown:
         raise InputError(f"there is no item with the id {unknown[0][:100]!r}")
     mask = np.full(len(positions), ids.only is None)
     mask[[positions[i] for i in ids.only or []]] = True
     mask[[positions[i] for i in ids.without]] = False
+    mask &= index.metadata.mask(asked.filter)
     if not mask.any():
         raise InputError("the filter leaves no item")
     return mask

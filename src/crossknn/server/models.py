@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
-
-Text = str
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
 
 
 class _Request(BaseModel):
@@ -30,6 +28,11 @@ class SearchRequest(_Request):
     max_ms: FiniteFloat | None = Field(None, gt=0, description="stop rather than search longer")
     method: str | None = Field(None, max_length=60, description="such as axn, rerank, axn-r5; the index's own")
     ids: IdFilter | None = None
+    filter: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="on the items' metadata: a value, a list of values, or an object with gt, gte, lt, lte, not",
+        examples=[{"chapter": "Injuries", "year": {"gte": 2000}}],
+    )
     trace: bool = Field(False, description="what each round cost")
 
 
@@ -47,6 +50,7 @@ class HitModel(BaseModel):
     score: float
     round: int
     first_stage_rank: int
+    metadata: dict[str, Any]
 
 
 class ResultModel(BaseModel):
@@ -70,6 +74,15 @@ class ItemModel(BaseModel):
 
     id: str
     text: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+
+class FieldModel(BaseModel):
+    """A field of the items' metadata."""
+
+    name: str
+    distinct: int = Field(description="how many values it has")
+    values: list[Any] = Field(description="the most frequent of them, up to 50")
 
 
 class Document(BaseModel):
@@ -110,6 +123,7 @@ class InfoModel(BaseModel):
     default_budget: int
     limits: dict[str, float]
     examples: list[str]
+    fields: list[FieldModel] = Field(description="what `filter` may ask of")
     model_id: str = Field(description="from here on as TEI's /info, for its clients")
     model_sha: str | None = None
     model_dtype: str = "as model_id says"
