@@ -24,8 +24,8 @@ def named_items(items: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
             raise InputError(f"item ids must be texts that are not empty, got {key!r}")
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"item {key!r} has no text (got {text!r}); leave it out or give it one")
-        _check_unicode(f"item {key!r}", text)
-        _check_unicode("an item id", key)
+        check_unicode(f"item {key!r}", text)
+        check_unicode("an item id", key)
     return named
 
 
@@ -36,11 +36,11 @@ def checked_queries(queries: Sequence[str]) -> list[str]:
     for query in queries:
         if not isinstance(query, str) or not query.strip():
             raise InputError(f"a query must be a text that is not empty, got {query!r}")
-        _check_unicode("a query", query)
+        check_unicode("a query", query)
     return list(queries)
 
 
-def _check_unicode(what: str, text: str) -> None:
+def check_unicode(what: str, text: str) -> None:
     """Refuse half characters, which JSON can spell and no tokenizer reads."""
     try:
         text.encode()

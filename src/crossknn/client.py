@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import fields
+from typing import Any, TypeVar
 
 import urllib3
 
 from crossknn.errors import CrossKNNError, InputError
 from crossknn.results import Hit, SearchResult
 from crossknn.search.rounds import RoundCost
+
+T = TypeVar("T")
 
 
 class ServiceError(CrossKNNError):
@@ -37,7 +40,7 @@ class Client:
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 60.0, retries: int = 3) -> None:
         self._url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {token}".encode().decode("latin-1")} if token else {}
         again = urllib3.Retry(
             total=retries,
             backoff_factor=0.5,
@@ -62,9 +65,14 @@ class Client:
         return self.search_batch([query], **settings)[0]
 
     def search_batch(self, queries: Sequence[str], **settings: Any) -> list[SearchResult]:
-        """:meth:`search` for many queries."""
-        answer = self._ask("POST", "/search", {"query": list(queries), "trace": True} | settings)
-        return [_result(result) for result in answer["results"]]
+        """:meth:`search` for many queries; more than a request may have go in several."""
+        asked, settings = list(queries), {"trace": True} | settings
+        most = len(asked) if len(asked) < 2 else int(self.info()["limits"]["max_queries"])
+        results: list[SearchResult] = []
+        for start in range(0, len(asked), max(most, 1)):
+            answer = self._ask("POST", "/search", {"query": asked[start : start + most]} | settings)
+            results += [_result(result) for result in answer["results"]]
+        return results
 
     def rerank(self, query: str, documents: Sequence[str]) -> list[tuple[int, float]]:
         """Positions of documents and their raw logits, best first. One CE call a document.
@@ -99,6 +107,11 @@ class Client:
 
 
 def _result(plain: dict[str, Any]) -> SearchResult:
-    hits = tuple(Hit(**hit) for hit in plain["hits"])
-    trace = tuple(RoundCost(**(cost | {"calls": int(cost["calls"])})) for cost in plain["trace"])
+    hits = tuple(_known(Hit, hit) for hit in plain["hits"])
+    trace = tuple(_known(RoundCost, cost | {"calls": int(cost["calls"])}) for cost in plain.get("trace") or ())
     return SearchResult(plain["query"], hits, plain["calls"], trace, plain.get("expected_recall"))
+
+
+def _known(kind: type[T], plain: dict[str, Any]) -> T:
+    """What a service says, less what a newer one says besides."""
+    return kind(**{field.name: plain[field.name] for field in fields(kind) if field.name in plain})  # type: ignore[arg-type]

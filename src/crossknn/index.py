@@ -337,20 +337,30 @@ class Index:
         return storage.Contents(config, arrays, rows)
 
     @classmethod
-    def load(cls, path: str | Path, *, scorer: Scorer, first_stage: FirstStage, verify: bool = True) -> Index:
-        """Open a saved index; item vectors are memory-mapped.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        scorer: Scorer,
+        first_stage: FirstStage,
+        verify: bool = True,
+        in_memory: bool = False,
+    ) -> Index:
+        """Open a saved index.
 
         Args:
             path: its folder.
             scorer: the one it was built with (same fingerprint).
             first_stage: the one it was built with.
             verify: compare every file's checksum.
+            in_memory: read item vectors rather than map them: processes share no memory then, and a file that is cut
+                short later does no harm.
 
         Raises:
             IndexFileError: no index, a damaged or newer one, or one built with another scorer or first stage.
         """
         folder = Path(path)
-        contents = storage.load(folder, verify=verify)
+        contents = storage.load(folder, verify=verify, in_memory=in_memory)
         arrays, rows = contents.arrays, contents.rows
         try:
             _check_built_with(folder, contents.config, scorer, first_stage)

@@ -158,7 +158,7 @@ def _kind(name: str, value: Any) -> str:
         return "boolean"
     if isinstance(value, str):
         return "text"
-    if isinstance(value, int | float) and math.isfinite(value):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return "number"
     raise InputError(
         f"a value of {name!r} must be a text, a finite number or a boolean, or a list of these; got {value!r:.120}"

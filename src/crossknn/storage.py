@@ -92,26 +92,27 @@ def _write(folder: Path, name: str, contents: Contents) -> None:
         raise
 
 
-def load(folder: Path, *, verify: bool = True) -> Contents:
-    """Read an index; arrays are memory-mapped.
+def load(folder: Path, *, verify: bool = True, in_memory: bool = False) -> Contents:
+    """Read an index.
 
     Args:
         folder: where :func:`save` wrote.
         verify: compare every file's checksum (about a second per gigabyte). Sizes are compared in any case.
+        in_memory: read arrays rather than map them: what then becomes of the files does not matter.
 
     Raises:
         IndexFileError: there is no index, it is damaged, or a newer version of crossknn wrote it.
     """
     manifest = read_manifest(folder)
     try:
-        return _read(folder, manifest, verify=verify)
+        return _read(folder, manifest, verify=verify, in_memory=in_memory)
     except IndexFileError:
         if read_manifest(folder)["data"] == manifest["data"]:
             raise
-    return load(folder, verify=verify)  # it was replaced while it was being read
+    return load(folder, verify=verify, in_memory=in_memory)  # it was replaced while it was being read
 
 
-def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool) -> Contents:
+def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool, in_memory: bool) -> Contents:
     data = folder / str(manifest["data"])
     arrays: dict[str, np.ndarray] = {}
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -120,7 +121,7 @@ def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool) -> Content
         _check_file(path, entry, verify=verify)
         try:
             if path.suffix == ".npy":
-                array = np.lib.format.open_memmap(path, mode="r")
+                array = np.load(path, mmap_mode=None if in_memory else "r", allow_pickle=False)
                 if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
                     raise ValueError(f"holds {array.dtype} {array.shape}, not {entry['dtype']} {entry['shape']}")
                 arrays[path.stem] = array

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import socket
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from crossknn import FunctionScorer, Index
@@ -175,24 +179,148 @@ def test_a_slow_network_shows_that_it_works(page: Any, address: str, world: Any)
     _done(page)
 
 
+def _contrast(colours: list[str]) -> float:
+    """WCAG's ratio of two colours as browsers write them."""
+    lights = []
+    for colour in colours:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+        lights.append(0.2126 * red + 0.7152 * green + 0.0722 * blue)
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
 def test_dark_and_light_and_narrow(browser: Any, address: str) -> None:
     colours = {}
     for scheme in ("light", "dark"):
-        page = browser.new_context(color_scheme=scheme, viewport={"width": 360, "height": 700}).new_page()
+        page = browser.new_context(color_scheme=scheme, viewport={"width": 320, "height": 700}).new_page()
         page.goto(address)
         page.get_by_text("300 items").wait_for()
         handle = page.locator("body")
         colours[scheme] = handle.evaluate("body => getComputedStyle(body).backgroundColor")
-        assert handle.evaluate("body => body.scrollWidth") <= 360
+        assert handle.evaluate("body => body.scrollWidth") <= 320
+        assert (
+            _contrast(handle.evaluate("body => [getComputedStyle(body).color, getComputedStyle(body).backgroundColor]"))
+            > 7
+        )
+        soft = page.locator("#about").evaluate("e => getComputedStyle(e).color")
+        assert _contrast([soft, colours[scheme]]) > 4.5
         page.context.close()
     assert colours["light"] != colours["dark"]
 
 
-def test_a_token_is_asked_for(page: Any, index: Index, world: Any) -> None:
-    for address in _served(index, ServerOptions(token="sesame"), []):
-        page.goto(address)
+@pytest.mark.parametrize("token", ["sesame", "pässword"])
+def test_a_token_is_asked_for_and_a_link_survives_it(page: Any, index: Index, world: Any, token: str) -> None:
+    for address in _served(index, ServerOptions(token=token), []):
+        page.goto(address + "?" + urllib.parse.urlencode({"q": world.queries[0], "budget": 30}))
         page.get_by_role("alert").get_by_text("asks for a token").wait_for()
-        page.get_by_label("Token").fill("sesame")
-        page.fill("#query", world.queries[0])
-        page.click("#go")
-        _done(page)
+        page.get_by_label("Token").fill(token)
+        page.keyboard.press("Enter")
+        assert "30 calls each way" in _done(page)
+        assert page.input_value("#query") == world.queries[0]
+
+
+def test_a_stream_that_breaks_off_is_no_answer(page: Any, address: str, world: Any) -> None:
+    page.goto(address)
+    page.get_by_text("300 items").wait_for()
+    whole = page.request.post(address + "search/stream", data={"query": world.queries[0], "budget": 50}).text()
+    assert whole.count("event: round") == 10
+    cut = "\n\n".join(whole.split("\n\n")[:3]) + "\n\n"
+    page.route("**/search/stream", lambda route: route.fulfill(content_type="text/event-stream", body=cut))
+    page.fill("#query", world.queries[0])
+    page.click("#go")
+    page.get_by_role("alert").get_by_text("broke off").wait_for()
+    assert "Done" not in page.inner_text("#status")
+
+
+def test_nothing_of_an_earlier_search_stays_after_an_error(page: Any, address: str, world: Any) -> None:
+    page.goto(address)
+    page.fill("#query", world.queries[0])
+    page.click("#go")
+    _done(page)
+    page.fill("#query", next(query for query in world.queries if "bone" in query))
+    page.click("#go")
+    page.get_by_role("alert").get_by_text("the cross-encoder failed").wait_for()
+    assert not page.locator("#answer").is_visible()
+    assert page.locator("#ours li").count() == 0
+
+
+def test_a_search_that_another_one_replaces_leaves_nothing(page: Any, address: str, world: Any) -> None:
+    page.goto(address)
+    page.get_by_text("300 items").wait_for()
+    slow, fast = world.queries[0], world.queries[1]
+
+    def route(route: Any) -> None:
+        if slow in (route.request.post_data or ""):
+            time.sleep(0.5)
+        route.continue_()
+
+    page.route("**/search/stream", route)
+    page.fill("#query", slow)
+    page.click("#go")
+    page.fill("#query", fast)
+    page.click("#go")
+    _done(page)
+    page.wait_for_timeout(800)
+    expected = [row["text"] for row in _hits(page, address, fast)]
+    assert [row.split("\n")[0] for row in page.locator("#ours li").all_inner_texts()] == expected
+
+
+def _hits(page: Any, address: str, query: str) -> list[dict[str, Any]]:
+    found = page.request.post(address + "search", data={"query": query, "budget": 100, "method": "axn-r10"}).json()
+    hits: list[dict[str, Any]] = found["results"][0]["hits"]
+    return hits
+
+
+@pytest.mark.parametrize("given", ["5", "[1]", "{", '{"part": 1}'])
+def test_a_filter_in_the_address_that_does_not_fit_is_said(page: Any, address: str, world: Any, given: str) -> None:
+    page.goto(address + "?" + urllib.parse.urlencode({"q": world.queries[0], "filter": given}))
+    said = "no item has the field 'part'" if "part" in given else "cannot be read"
+    page.get_by_role("alert").get_by_text(said).wait_for()
+    assert "Done" not in page.inner_text("#status")
+
+
+def test_the_pictures_are_of_the_search(page: Any, address: str, world: Any) -> None:
+    """Across what was expected, up what it was; and a mean of the best so far that never falls."""
+    page.goto(address + "?" + urllib.parse.urlencode({"q": world.queries[0], "budget": 50}))
+    _done(page)
+    stream = page.request.post(
+        address + "search/stream", data={"query": world.queries[0], "budget": 50, "method": "axn-r10"}
+    ).text()
+    rounds = [
+        json.loads(part.split("data: ", 1)[1]) for part in stream.split("\n\n") if part.startswith("event: round")
+    ]
+    known = [s for told in rounds for s in told["scored"] if s["predicted"] is not None]
+    dots = page.locator("#expected svg circle").evaluate_all(
+        "all => all.map(c => [Number(c.getAttribute('cx')), Number(c.getAttribute('cy'))])"
+    )
+    assert len(dots) == len(known)
+    for axis, name, sign in ((0, "predicted", 1), (1, "score", -1)):
+        values, places = [s[name] for s in known], [dot[axis] for dot in dots]
+        assert np.corrcoef(values, places)[0, 1] == pytest.approx(sign)
+    lines = page.locator("#bought svg polyline").evaluate_all("all => all.map(line => line.getAttribute('points'))")
+    for line in lines:
+        heights = [float(point.split(",")[1]) for point in line.split()]
+        assert heights == sorted(heights, reverse=True)
+
+
+def test_keyboard_and_screen_reader(page: Any, address: str, world: Any) -> None:
+    page.goto(address)
+    page.get_by_text("300 items").wait_for()
+    assert page.evaluate("document.activeElement.id") == "query"
+    met = []
+    for _ in range(7):
+        page.keyboard.press("Tab")
+        met.append(page.evaluate("document.activeElement.id || document.activeElement.textContent"))
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineWidth")
+        assert float(outline.removesuffix("px")) >= 2, met[-1]
+    assert met == ["go", *world.queries[:3], "budget", "rounds", "share"]
+    page.fill("#query", world.queries[0])
+    page.keyboard.press("Enter")
+    _done(page)
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('input, button, select, svg')].filter(e => !(e.labels?.length || "
+        "e.textContent.trim() && e.tagName === 'BUTTON' || e.getAttribute('aria-label'))).map(e => e.outerHTML)"
+    )
+    assert unnamed == []
+    assert page.locator("[role=status]").get_attribute("aria-live") == "polite"
+    assert page.get_by_role("img").count() == 2

@@ -15,6 +15,7 @@ from crossknn.cli.models import open_scorer
 from crossknn.errors import InputError
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
 from crossknn.search import METHODS
+from crossknn.server import ServerOptions
 
 SCORER = """
 import os, time
@@ -515,3 +516,28 @@ def test_benchmark_and_evaluate_of_judged_queries(folder: Path) -> None:
 def test_benchmarks_that_cannot_be_run_say_why(folder: Path, args: tuple[str, ...], message: str) -> None:
     pytest.importorskip("simple_icd_10_cm")
     assert message in run(*args, exit_code=1).stderr
+
+
+def test_a_service_is_closed_to_the_world_unless_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr("crossknn.cli.serve.run_server", lambda index, *settings: started.append(settings))
+    monkeypatch.delenv("CROSSKNN_TOKEN", raising=False)
+    run(*BUILD)
+    run("serve", "x.crossknn", *SCORED)
+    options, host, port, examples = started.pop()
+    assert (host, port, examples, options) == ("127.0.0.1", 8080, None, ServerOptions())
+    assert options.allow_origins == ()
+    monkeypatch.setenv("CROSSKNN_TOKEN", "sesame")
+    told = ("--host", "0.0.0.0", "--port", "1", "--queue", "7", "--max-budget", "9", "--deadline", "3", "--batch", "5")
+    run("serve", "x.crossknn", *SCORED, *told, "--wait", "4", "--allow-origin", "https://a.example", "--example", "red")
+    options, host, port, examples = started.pop()
+    assert (host, port, examples) == ("0.0.0.0", 1, ["red"])
+    assert options == ServerOptions(
+        token="sesame",
+        queue=7,
+        max_budget=9,
+        deadline_seconds=3,
+        batch_pairs=5,
+        wait_ms=4,
+        allow_origins=("https://a.example",),
+    )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from crossknn import FunctionScorer, Index, Rerank
+from crossknn import CachedScorer, FunctionScorer, Index, Rerank
 from crossknn.errors import InputError
 from crossknn.scorers.http import TEI, Cohere, Jina
 from crossknn.server import ServerOptions
@@ -82,6 +85,8 @@ def test_a_filter_is_on_the_items_metadata(serve: Serve, world: Any) -> None:
         ({"colour": "red"}, "no item has the field 'colour'"),
         ({"half": "1"}, "a field of number, not of text"),
         ({"half": 7}, "leaves no item"),
+        ({"half": 10**400}, "leaves no item"),
+        ({"half": {"gte": 10**400}}, "leaves no item"),
         ({"half": {"above": 7}}, "above"),
         ({"half": {}}, "got nothing"),
     ):
@@ -206,8 +211,14 @@ SMALL = ServerOptions(max_k=20, max_budget=50, max_queries=3, max_documents=4, m
         ("/search/stream", {"query": ["a"]}, 422, "query"),
         ("/rerank", {"query": "a", "documents": []}, 422, ""),
         ("/rerank", {"query": "a", "documents": ["b"] * 5}, 422, "documents is 5"),
-        ("/rerank", {"query": "a", "texts": ["b" * 101]}, 422, "longer than 100"),
+        (
+            "/rerank",
+            {"query": "a", "texts": ["b" * 101]},
+            422,
+            "a document has 101 characters, and 100 is the most here",
+        ),
         ("/rerank", {"query": " ", "texts": ["b"]}, 422, "empty"),
+        ("/rerank", {"query": "a", "texts": ["b"], "documents": ["b"]}, 422, "documents"),
         ("/search", {"query": "a" * 4000}, 413, "3000 bytes"),
         ("/nothing", {}, 404, "Not Found"),
         ("/search/", {"query": "a"}, 404, "Not Found"),
@@ -225,6 +236,13 @@ def test_what_cannot_be_answered_is_a_problem_document(
     assert problem["type"] == "about:blank"
     assert says in problem["detail"]
     assert not world.calls
+
+
+def test_half_characters_reach_no_scorer(serve: Serve, index: Index) -> None:
+    for content in (b'{"query": "a", "texts": ["\\ud800"]}', b'{"query": "\\ud800", "texts": ["a"]}'):
+        answer = serve(index)("POST", "/rerank", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 422
+        assert "no valid Unicode" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"null", b'{"query": NaN}', b"[" * 900])
@@ -282,3 +300,150 @@ def test_a_scorer_that_fails_tells_clients_nothing_of_its_own(serve: Serve, worl
     assert "event: error" in service.post("/search/stream", {"query": failing}).text
     assert service.post("/search", {"query": world.queries[0]}).status_code == 200
     assert "the scorer failed" in caplog.text
+
+
+async def _hung_up(service: Any, path: str, body: Any, while_open: Callable[[list[Any]], Any]) -> list[Any]:
+    """What is sent to a client that hangs up as soon as `while_open` is true of it."""
+    content, sent = json.dumps(body).encode(), []
+    asked = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        if not asked:
+            asked = True
+            return {"type": "http.request", "body": content, "more_body": False}
+        while not while_open(sent):
+            await asyncio.sleep(0.005)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.0"}, "http_version": "1.1"}
+    scope |= {"method": "POST", "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": b""}
+    scope |= {"headers": headers, "client": ("test", 1), "server": ("test", 80)}
+    await asyncio.wait_for(service.app(scope, receive, send), 5)
+    return sent
+
+
+@pytest.mark.parametrize("path", ["/search", "/search/stream", "/rerank"])
+def test_a_client_that_hangs_up_gives_up_its_place(serve: Serve, world: Any, path: str) -> None:
+    go, asked = threading.Event(), threading.Event()
+
+    def score(pairs: Any) -> list[float]:
+        asked.set()
+        assert go.wait(10)
+        return [0.0] * len(pairs)
+
+    scorer = FunctionScorer(score, name="gate", batch_size=1000)
+    service = serve(Index.build(world.items, scorer=scorer, first_stage=world.dense))
+    body = {"query": world.queries[0]} | ({"texts": world.items[:3]} if path == "/rerank" else {"budget": 40})
+    asyncio.run(_hung_up(service, path, body, lambda _: asked.is_set()))
+    assert service.app.state.scheduler.waiting == 0
+    if path != "/search/stream":
+        assert f'route="{path}",status="499"' in service.get("/metrics").text
+    go.set()
+
+
+def test_rounds_are_sent_while_the_search_goes_on(serve: Serve, world: Any) -> None:
+    turns = threading.Semaphore(2)
+
+    def score(pairs: Any) -> list[float]:
+        assert turns.acquire(timeout=10)
+        return list(world._score(pairs))
+
+    scorer = FunctionScorer(score, name="turns", batch_size=1000)
+    service = serve(Index.build(world.items, scorer=scorer, first_stage=world.dense))
+
+    def two_rounds(sent: list[Any]) -> bool:
+        return sum(b"event: round" in message.get("body", b"") for message in sent) == 2
+
+    sent = asyncio.run(_hung_up(service, "/search/stream", {"query": world.queries[0], "budget": 40}, two_rounds))
+    assert b"event: done" not in b"".join(message.get("body", b"") for message in sent)
+    turns.release(20)
+
+
+def test_the_scheduler_ends_with_the_app(serve: Serve, index: Index) -> None:
+    service = serve(index)
+
+    async def live() -> None:
+        async with service.app.router.lifespan_context(service.app):
+            assert service.app.state.scheduler.alive
+
+    asyncio.run(live())
+    assert not service.app.state.scheduler.alive
+
+
+def test_the_token_is_compared_in_constant_time(serve: Serve, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+
+    def compare(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return a == b
+
+    monkeypatch.setattr("crossknn.server.app.hmac.compare_digest", compare)
+    service = serve(index, ServerOptions(token="pässword"))
+    assert service("GET", "/info", headers={"Authorization": "Bearer pässword".encode()}).status_code == 200
+    assert service("GET", "/info", headers={"Authorization": "Bearer x"}).status_code == 401
+    assert [a for a, _ in compared] == ["pässword".encode(), b"x"]
+
+
+def test_the_cache_is_counted(serve: Serve, world: Any, tmp_path: Path) -> None:
+    scorer = CachedScorer(world.scorer, tmp_path / "scores.sqlite")
+    service = serve(Index.build(world.items, scorer=scorer, first_stage=world.dense))
+    for _ in range(2):
+        service.post("/search", {"query": world.queries[0], "budget": 13})
+    metrics = service.get("/metrics").text
+    assert "crossknn_cache_hits 13.0" in metrics
+    assert "crossknn_cache_misses 13.0" in metrics
+
+
+def test_a_scorer_that_would_end_the_process_ends_a_request(serve: Serve, world: Any) -> None:
+    def score(pairs: Any) -> list[float]:
+        if any("bird" in query for query, _ in pairs):
+            sys.exit(3)
+        return list(world._score(pairs))
+
+    scorer = FunctionScorer(score, name="exits", batch_size=100)
+    service = serve(Index.build(world.items, scorer=scorer, first_stage=world.dense))
+    failing = next(query for query in world.queries if "bird" in query)
+    assert service.post("/search", {"query": failing}).status_code == 502
+    assert service.post("/search", {"query": world.queries[0]}).status_code == 200
+    assert service.get("/ready").status_code == 200
+
+
+def test_no_limit_is_passed_by(serve: Serve, index: Index, world: Any) -> None:
+    service, query = serve(index, ServerOptions(max_budget=20, max_filter=5)), world.queries[0]
+    (found,) = service.post("/search", {"query": query, "filter": None}).json()["results"]
+    assert found["calls"] == 20
+    assert service.get("/info").json()["default_budget"] == 20
+    for more, message in (
+        ({"ids": {"only": ["1"] * 3, "without": ["2"] * 3}}, "the number of ids is 6, and 5 is the most"),
+        ({"filter": {"a": [1, 2, 3, 4, 5]}}, "values in the filter is 6, and 5"),
+        ({"filter": {"a": {"not": [1, 2, 3, 4]}}}, "values in the filter is 6, and 5"),
+    ):
+        refused = service.post("/search", {"query": query} | more)
+        assert refused.status_code == 422
+        assert message in refused.json()["detail"]
+
+
+def test_a_request_reaches_no_file_and_no_pickle(serve: Serve, index: Index, world: Any) -> None:
+    service, seen, watching = serve(index), [], True
+
+    def hook(event: str, arguments: Any) -> None:
+        if watching and (event == "open" or event.startswith("pickle")):
+            seen.append((event, str(arguments[0])))
+
+    service.post("/search", {"query": world.queries[0]})  # whatever is imported late is imported now
+    service.get("/")
+    seen.clear()
+    sys.addaudithook(hook)
+    for path in ("/items/../../etc/passwd", "/items/%2e%2e%2fetc%2fpasswd", "/../etc/passwd", "//etc/passwd"):
+        assert service.get(path).status_code == 404
+    for method in ("../../etc/passwd", "/etc/passwd", "python:os:system"):
+        assert service.post("/search", {"query": world.queries[0], "method": method}).status_code == 422
+    answer = service.post("/rerank", {"query": "/etc/passwd", "texts": ["file:///etc/passwd"], "model": "/etc/passwd"})
+    watching = False
+    assert answer.status_code in (200, 502)
+    assert not [event for event in seen if "passwd" in event[1] or event[0].startswith("pickle")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 
 from crossknn.client import Client, ServiceError
 from crossknn.errors import InputError
@@ -47,11 +49,11 @@ def served(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str]
     subprocess.run(build, cwd=tmp_path, env=environment, check=True, capture_output=True)
     running: list[subprocess.Popen[str]] = []
 
-    def start() -> tuple[subprocess.Popen[str], str]:
+    def start(*options: str) -> tuple[subprocess.Popen[str], str]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        serve = [*command, "serve", "x.crossknn", *MODELS, "--port", str(port)]
+        serve = [*command, "serve", "x.crossknn", *MODELS, "--port", str(port), *options]
         process = subprocess.Popen(serve, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
         running.append(process)
         end = time.monotonic() + 30
@@ -93,6 +95,62 @@ def test_a_client_searches_and_a_kill_9_loses_nothing(served: Any, tmp_path: Pat
     again = Client(served()[1], token="sesame").search("small red", k=3, budget=12)
     assert again.hits == found.hits
     assert {path: path.read_bytes() for path in (tmp_path / "x.crossknn").rglob("*") if path.is_file()} == whole
+
+
+def test_a_kill_9_in_the_middle_of_a_search_keeps_the_scores_it_paid_for(served: Any, tmp_path: Path) -> None:
+    cached = ("--cache", "scores.sqlite")
+    process, url = served(*cached)
+    client = Client(url, token="sesame", retries=0)
+    failed: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            client.search("slow", budget=56)
+        except ServiceError as error:
+            failed.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    time.sleep(1.0)  # some of its ten rounds of 0.3 seconds
+    process.send_signal(signal.SIGKILL)
+    asking.join(10)
+    assert failed
+    again = Client(served(*cached)[1], token="sesame")
+    found = again.search("slow", k=5, budget=56)
+    assert found.hits == Client(served()[1], token="sesame").search("slow", k=5, budget=56).hits
+    metrics = urllib3.request("GET", again._url + "/metrics", headers={"Authorization": "Bearer sesame"}).data.decode()
+    hits, misses = (
+        float(re.search(rf"^crossknn_cache_{n} (\S+)", metrics, re.MULTILINE)[1]) for n in ("hits", "misses")
+    )
+    assert hits + misses == 56
+    assert hits > 0
+
+
+def test_an_index_that_is_cut_short_while_it_is_served_does_no_harm(served: Any, tmp_path: Path) -> None:
+    process, url = served()
+    client = Client(url, token="sesame")
+    before = client.search("small red", k=3, budget=12)
+    cut = list((tmp_path / "x.crossknn").rglob("*.npy"))
+    assert cut
+    for path in cut:
+        os.truncate(path, 10)
+    assert client.search("small red", k=3, budget=12).hits == before.hits
+    process.terminate()
+    process.wait(20)
+    command = [sys.executable, "-c", "from crossknn.cli.entry import main; main()", "serve", "x.crossknn", *MODELS]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1
+    assert "damaged: 10 bytes instead of" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_more_queries_than_a_request_may_have(served: Any) -> None:
+    client = Client(served()[1], token="sesame")
+    queries = [f"red {n}" for n in range(130)]
+    found = client.search_batch(queries, k=1, budget=2, trace=False)
+    assert [result.query for result in found] == queries
+    assert found[0].trace == ()
 
 
 def test_what_was_taken_is_finished_before_it_stops(served: Any) -> None:

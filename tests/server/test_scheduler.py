@@ -91,6 +91,26 @@ def test_rounds_of_searches_share_batches_and_none_waits_for_a_longer_one(gate: 
     assert max(turns) - min(turns) <= 2
 
 
+def test_the_first_search_after_a_pause_waits_a_little_for_others(gate: Gate) -> None:
+    index, (first, second, third, *_) = gate.index(), gate.world.queries
+    gate.go.set()
+    scheduler = Scheduler(index, wait_ms=10_000)
+    jobs = [_job(index, query) for query in (first, second)]
+    scheduler.submit(jobs[0])
+    time.sleep(0.05)
+    assert not gate.batches
+    scheduler.submit(jobs[1])  # which ends the wait
+    for job in jobs:
+        job.future.result(5)
+    assert set(gate.batches[0]) == {first, second}
+    scheduler.close(5)
+    short = Scheduler(index, wait_ms=20)
+    alone = _job(index, third)
+    short.submit(alone)
+    assert alone.future.result(5).calls == 20  # no one came, and it went on
+    short.close(5)
+
+
 def test_a_full_queue_refuses_and_takes_all_or_none(gate: Gate) -> None:
     index = gate.index()
     scheduler = Scheduler(index, queue=3, wait_ms=0)

@@ -417,6 +417,10 @@ def serve(
     queue: Annotated[int, typer.Option(min=1, help="Searches taken at the same time; more get a 429.")] = 256,
     deadline: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request is given up.")] = 30.0,
     batch: Annotated[int, typer.Option(min=1, help="Pairs scored at a time, from all searches under way.")] = 256,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, help="Milliseconds that a search after a pause is held for others to share its batch."),
+    ] = 2.0,
     allow_origin: Annotated[
         list[str] | None, typer.Option(help="Web origin that may call from a browser; repeat for more.")
     ] = None,
@@ -442,9 +446,10 @@ def serve(
         queue=queue,
         deadline_seconds=deadline,
         batch_pairs=batch,
+        wait_ms=wait,
         allow_origins=tuple(allow_origin or ()),
     )
-    run_server(_open(index, scorer, first_stage, device, cache_file), options, host, port, example)
+    run_server(_open(index, scorer, first_stage, device, cache_file, in_memory=True), options, host, port, example)
 
 
 @app.command()
@@ -518,7 +523,15 @@ def _within(budgets: list[int], n_items: int) -> list[int]:
     return sorted({min(budget, n_items) for budget in budgets})
 
 
-def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str, cache_file: Path | None) -> Index:
+def _open(
+    folder: Path,
+    scorer: str | None,
+    first_stage: str | None,
+    device: str,
+    cache_file: Path | None,
+    *,
+    in_memory: bool = False,
+) -> Index:
     remembered = read_manifest(folder)["config"].get("notes", {})
     scorer_spec, first_spec = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
     if scorer_spec is None or first_spec is None:
@@ -527,7 +540,7 @@ def _open(folder: Path, scorer: str | None, first_stage: str | None, device: str
         opened = open_scorer(scorer_spec, device, cache_file, named=scorer is not None)
     with _remembered("--first-stage", first_stage is None):
         retriever = open_first_stage(first_spec, device)
-    return Index.load(folder, scorer=opened, first_stage=retriever)
+    return Index.load(folder, scorer=opened, first_stage=retriever, in_memory=in_memory)
 
 
 @contextmanager

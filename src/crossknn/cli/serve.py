@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 
 import uvicorn
 
@@ -19,8 +20,7 @@ def run_server(index: Index, options: ServerOptions, host: str, port: int, examp
         notes.print(
             "[yellow]warning:[/yellow] whoever reaches this address can search; set CROSSKNN_TOKEN to ask for a token"
         )
-    notes.print(f"{len(index):,} items at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(index, options, examples=examples),
         host=host,
         port=port,
@@ -28,3 +28,19 @@ def run_server(index: Index, options: ServerOptions, host: str, port: int, examp
         server_header=False,
         timeout_graceful_shutdown=math.ceil(options.deadline_seconds),
     )
+    _Server(config, f"{len(index):,} items").run()
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    def __init__(self, config: uvicorn.Config, what: str) -> None:
+        super().__init__(config)
+        self._what = what
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in self.servers[:1]:
+            port = listening.sockets[0].getsockname()[1]
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            notes.print(f"{self._what} at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)

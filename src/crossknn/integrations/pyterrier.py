@@ -51,7 +51,7 @@ class CrossKNNRetriever(pt.Transformer):
         self._settings = settings(k, budget, target_recall, method, filter)
 
     def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
-        """Search for every row; its other columns are kept."""
+        """Search for every row; its columns are kept, but for those that the answer has."""
         pt.validate.query_frame(inp, ["query"])
         texts = inp["query"].tolist()
         results = self._index.search_batch(texts, **self._settings) if texts else []
@@ -60,5 +60,6 @@ class CrossKNNRetriever(pt.Transformer):
             for result in results
             for rank, hit in enumerate(result)
         ]
-        repeated = inp.iloc[[row for row, result in enumerate(results) for _ in result]].reset_index(drop=True)
+        kept = inp.drop(columns=[name for name in _FOUND if name in inp])
+        repeated = kept.iloc[[row for row, result in enumerate(results) for _ in result]].reset_index(drop=True)
         return pd.concat([repeated, pd.DataFrame(rows, columns=_FOUND)], axis=1)

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crossknn.checks import check_unicode
 from crossknn.errors import InputError
 from crossknn.index import Index, OpenSearch
 from crossknn.results import SearchResult
@@ -45,7 +47,7 @@ from crossknn.server.scheduler import Job, Scheduler
 _OPEN = ("/", "/health", "/ready")
 _PROBLEM = {"description": "What is wrong (RFC 9457).", "content": {CONTENT_TYPE: {"schema": {"type": "object"}}}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 408, 413, 422, 429, 502, 503, 504), _PROBLEM)
-_LIMITS = ("max_k", "max_budget", "max_queries", "max_documents", "max_text")
+_LIMITS = ("max_k", "max_budget", "max_queries", "max_documents", "max_text", "max_filter")
 _STUCK_SECONDS = 60.0
 _PAGE = Path(__file__).parent / "page.html"
 _POLICY = (
@@ -74,7 +76,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(scheduler.close, options.deadline_seconds)
+        await asyncio.to_thread(scheduler.close, 1.0)  # the server has waited for requests before
 
     app = FastAPI(
         title="crossknn", version=version("crossknn"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
@@ -87,25 +89,30 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
             CORSMiddleware, allow_origins=list(options.allow_origins), allow_methods=["*"], allow_headers=["*"]
         )
 
-    def job(query: str, asked: SearchRequest) -> Job:
-        method = None if asked.method is None else method_named(asked.method)
-        allowed = _mask(asked, index, positions)
-        settings: dict[str, Any] = {"target_recall": asked.target_recall, "max_ms": asked.max_ms, "filter": allowed}
-        budget = index.default_budget() if asked.budget is None else asked.budget
-        return Job(lambda: index.open_search(query, k=asked.k, budget=budget, method=method, **settings))
+    default_budget = min(index.default_budget(), options.max_budget)
 
-    def check(asked: SearchRequest) -> list[str]:
+    def jobs_of(asked: SearchRequest) -> list[Job]:
+        """A job for each query; nothing is opened yet."""
         queries = [asked.query] if isinstance(asked.query, str) else asked.query
         _at_most("queries", len(queries), options.max_queries)
         _at_most("k", asked.k, options.max_k)
         _at_most("budget", asked.budget or 1, options.max_budget)
-        _check_texts(queries, options.max_text)
-        return queries
+        _check_texts("a query", queries, options.max_text)
+        method = None if asked.method is None else method_named(asked.method)
+        settings: dict[str, Any] = {
+            "k": asked.k,
+            "budget": asked.budget or default_budget,
+            "target_recall": asked.target_recall,
+            "max_ms": asked.max_ms,
+            "method": method,
+            "filter": _mask(asked, index, positions, options.max_filter),
+        }
+        return [Job(partial(index.open_search, query, **settings)) for query in queries]
 
     @app.post("/search", response_model_exclude_none=True, responses=_PROBLEMS)
     async def search(asked: SearchRequest, request: Request) -> SearchResponse:
         """Search: one result for each query."""
-        jobs = [job(query, asked) for query in check(asked)]
+        jobs = jobs_of(asked)
         scheduler.submit(*jobs)
         results = await _all(jobs, request, options.deadline_seconds)
         for done, result in zip(jobs, results, strict=True):
@@ -115,8 +122,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     @app.post("/search/stream", responses=_PROBLEMS | {200: {"content": {"text/event-stream": {}}}})
     async def stream(asked: StreamRequest, request: Request) -> StreamingResponse:
         """Search one query; server-sent events tell of each round (``round``) and the end (``done``, or ``error``)."""
-        (query,) = check(asked)
-        running, loop = job(query, asked), asyncio.get_running_loop()
+        (running,), loop = jobs_of(asked), asyncio.get_running_loop()
         rounds: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
         def told(search: OpenSearch) -> None:
@@ -144,9 +150,8 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
         else:
             documents = [d if isinstance(d, str) else d.text for d in asked.documents]
         _at_most("documents", len(documents), options.max_documents)
-        _check_texts([asked.query], options.max_text)
-        if max(map(len, documents)) > options.max_text:
-            raise Problem(422, f"a document is longer than {options.max_text} characters")
+        _check_texts("a query", [asked.query], options.max_text)
+        _check_texts("a document", documents, options.max_text, empty=True)
         future = scheduler.rerank(asked.query, documents)
         scores = await _one(asyncio.wrap_future(future), request, options.deadline_seconds, future.cancel)
         order = np.argsort(-scores, kind="stable").tolist()
@@ -199,7 +204,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
             first_stage=index.first_stage.fingerprint,
             methods=list(METHODS),
             default_method=index.tuning.method if index.tuning is not None else named,
-            default_budget=index.default_budget(),
+            default_budget=default_budget,
             limits={name: getattr(options, name) for name in _LIMITS},
             examples=examples,
             fields=fields,
@@ -236,30 +241,38 @@ def _at_most(name: str, value: int, most: int) -> None:
         raise Problem(422, f"{name} is {value}, and {most} is the most here")
 
 
-def _check_texts(texts: list[str], most: int) -> None:
+def _check_texts(what: str, texts: list[str], most: int, *, empty: bool = False) -> None:
     if not texts:
         raise Problem(422, "there is no query")
     for text in texts:
-        if not text.strip():
-            raise Problem(422, "a query is empty")
+        if not empty and not text.strip():
+            raise Problem(422, f"{what} is empty")
         if len(text) > most:
-            raise Problem(422, f"a query has {len(text)} characters, and {most} is the most here")
+            raise Problem(422, f"{what} has {len(text)} characters, and {most} is the most here")
+        check_unicode(what, text)
 
 
-def _mask(asked: SearchRequest, index: Index, positions: dict[str, int]) -> np.ndarray | None:
+def _mask(asked: SearchRequest, index: Index, positions: dict[str, int], most: int) -> np.ndarray | None:
     if asked.ids is None and not asked.filter:
         return None
     ids = asked.ids or IdFilter(only=None)
+    _at_most("the number of ids", len(ids.only or []) + len(ids.without), most)
+    _at_most("the number of values in the filter", sum(map(_size, (asked.filter or {}).values())), most)
     unknown = [i for i in [*(ids.only or []), *ids.without] if i not in positions]
     if unknown:
         raise InputError(f"there is no item with the id {unknown[0][:100]!r}")
     mask = np.full(len(positions), ids.only is None)
     mask[[positions[i] for i in ids.only or []]] = True
     mask[[positions[i] for i in ids.without]] = False
-    mask &= index.metadata.mask(asked.filter)
+    mask &= index.metadata.mask(asked.filter or {})
     if not mask.any():
         raise InputError("the filter leaves no item")
     return mask
+
+
+def _size(condition: Any) -> int:
+    inner = condition.values() if isinstance(condition, dict) else condition if isinstance(condition, list) else ()
+    return 1 + sum(map(_size, inner))
 
 
 async def _all(jobs: list[Job], request: Request, seconds: float) -> list[SearchResult]:
@@ -286,7 +299,7 @@ async def _one(future: asyncio.Future[Any], request: Request, seconds: float, gi
             if time.monotonic() >= end:
                 raise Problem(504, f"this took longer than {seconds:g} seconds: ask for fewer calls, or again later")
             if await request.is_disconnected():
-                raise Problem(503, "the client has gone")
+                raise Problem(499, "the client has gone")
     finally:
         if not future.done():
             give_up()

@@ -28,8 +28,8 @@ class SearchRequest(_Request):
     max_ms: FiniteFloat | None = Field(None, gt=0, description="stop rather than search longer")
     method: str | None = Field(None, max_length=60, description="such as axn, rerank, axn-r5; the index's own")
     ids: IdFilter | None = None
-    filter: dict[str, JsonValue] = Field(
-        default_factory=dict,
+    filter: dict[str, JsonValue] | None = Field(
+        None,
         description="on the items' metadata: a value, a list of values, or an object with gt, gte, lt, lte, not",
         examples=[{"chapter": "Injuries", "year": {"gte": 2000}}],
     )
@@ -96,6 +96,7 @@ class CohereRequest(BaseModel):
 
     query: str
     documents: list[str | Document] = Field(min_length=1)
+    texts: None = Field(None, description="TEI's name for documents; a request has one of them")
     top_n: int | None = Field(None, ge=1)
     return_documents: bool = False
 
@@ -105,6 +106,7 @@ class TEIRequest(BaseModel):
 
     query: str
     texts: list[str] = Field(min_length=1)
+    documents: None = Field(None, description="Cohere's name for texts; a request has one of them")
     raw_scores: bool = False
     return_text: bool = False
 

@@ -19,6 +19,7 @@ class ServerOptions:
         max_queries: queries of one request.
         max_documents: documents of one ``/rerank`` request.
         max_text: characters of a query or document.
+        max_filter: values, or ids, that a filter may name.
         queue: searches taken at the same time; more are refused (429).
         body_seconds: a request's body must have come in by then (408).
         deadline_seconds: a request that takes longer is given up (504).
@@ -35,6 +36,7 @@ class ServerOptions:
     max_queries: int = 64
     max_documents: int = 1_000
     max_text: int = 10_000
+    max_filter: int = 10_000
     queue: int = 256
     body_seconds: float = 10.0
     deadline_seconds: float = 30.0

@@ -32,9 +32,10 @@ class Problem(Exception):
 
     def document(self) -> dict[str, object]:
         """The problem document."""
+        known = self.status in list(HTTPStatus)
         return {
             "type": "about:blank",
-            "title": HTTPStatus(self.status).phrase,
+            "title": HTTPStatus(self.status).phrase if known else "Client Closed Request",  # 499, which nobody reads
             "status": self.status,
             "detail": self.detail,
         }

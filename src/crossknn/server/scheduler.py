@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
-from crossknn.errors import CrossKNNError
+from crossknn.errors import CrossKNNError, ScorerError
 from crossknn.index import Index, OpenSearch
 from crossknn.results import SearchResult
 from crossknn.scorers.base import checked_scores, prepared
@@ -311,6 +311,9 @@ class Scheduler:
     def _scores(self, parts: list[_Part], rows: IntArray) -> FloatArray:
         queries = [part.search.query for part in parts]
         texts = [part.search.texts[n] for part in parts if isinstance(part.search, Reranking) for n in part.items]
-        if texts:
-            return checked_scores(prepared(self.index.scorer, texts), queries, rows, np.arange(len(texts)))
-        return self.index.score(queries, rows, np.concatenate([part.items for part in parts]))
+        try:
+            if texts:
+                return checked_scores(prepared(self.index.scorer, texts), queries, rows, np.arange(len(texts)))
+            return self.index.score(queries, rows, np.concatenate([part.items for part in parts]))
+        except SystemExit as error:  # from a scorer; it would end the thread, and the service with it
+            raise ScorerError("the scorer asked the process to exit") from error
