@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import RandomFirstStage, ReplayScorer, storage
-from crossknn.errors import WriteError
+from crossknn import FunctionScorer, RandomFirstStage, ReplayScorer, storage
+from crossknn.errors import InputError, WriteError
 from crossknn.files import sole_writer
 from crossknn.index import BuildOptions, Index
 from crossknn.scores import PerQuery
@@ -31,7 +33,7 @@ from crossknn.index import BuildOptions, Index
 from crossknn.scores import PerQuery
 
 folder, log, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-options = BuildOptions(plan=PerQuery(top=10, uniform=10), shard_size=8)
+options = BuildOptions(plan=PerQuery(top=8, uniform=4), refine=8, shard_size=8)  # a second pass too
 items = [f"item {n}" for n in range(60)]
 
 def score(pairs):
@@ -53,7 +55,7 @@ def build(generation):
                 options=options)
 
 def shards():
-    found = {path.name: path.read_bytes() for path in folder.glob("collecting/shard-*.bin")}
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("collecting/**/shard-*.bin")}
     return {name: content for name, content in found.items() if left.get(name) != content}
 
 start = time.monotonic()
@@ -139,11 +141,54 @@ def test_a_place_that_cannot_be_written_is_refused_before_a_call_is_spent(tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match=r"cannot write .*x\.crossknn: Not a directory"):
         _build(tmp_path / "file" / "x.crossknn")
-    locked = tmp_path / "locked"
-    locked.mkdir(mode=0o500)
-    if not os.access(locked, os.W_OK):  # root may write anywhere
-        with pytest.raises(WriteError, match=r"cannot write .*x\.crossknn: Permission denied"):
-            _build(locked / "x.crossknn")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_read_only_disk_is_said_before_a_call_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """Root may write where modes forbid it, so the disk is played."""
+    out = tmp_path / "x.crossknn"
+    scorer = _build(out) if there else None
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+    for name in ("mkdir", "open", "replace", "rename", "unlink", "rmdir"):
+        usual = getattr(os, name)
+
+        def played(path: Any, *rest: Any, usual: Any = usual, name: str = name, **more: Any) -> Any:
+            inside = str(path).startswith(str(out))
+            return refuse() if inside and (name != "open" or rest[0] & writes) else usual(path, *rest, **more)
+
+        monkeypatch.setattr(os, name, played)
+    asked: list[Any] = []
+    with pytest.raises(WriteError, match=r"cannot write .*x\.crossknn.*: Read-only file system"):
+        Index.build(
+            ITEMS,
+            queries=["new"],
+            scorer=FunctionScorer(lambda pairs: [asked.append(p) or 0.0 for p in pairs], name="counted"),
+            first_stage=RandomFirstStage(),
+            out=out,
+        )
+    assert not asked
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    if scorer is not None:
+        Index.load(out, scorer=scorer, first_stage=RandomFirstStage())
+
+
+def test_an_index_of_a_newer_version_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "x.crossknn"
+    _build(out)
+    manifest = json.loads((out / storage.MANIFEST).read_text())
+    (out / storage.MANIFEST).write_text(json.dumps(manifest | {"format_version": 99}))
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="format version 99, which a newer crossknn wrote"):
+        _build(out, 1)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_two_builds_into_one_place_do_not_meet(tmp_path: Path) -> None:
@@ -162,10 +207,10 @@ def test_an_index_replaced_while_it_is_read_is_read_again(tmp_path: Path, monkey
     _build(tmp_path)
     read, meanwhile = storage._read, [1]
 
-    def slow_read(folder: Path, manifest: Mapping[str, Any], *, verify: bool) -> storage.Contents:
+    def slow_read(folder: Path, manifest: Mapping[str, Any], **how: bool) -> storage.Contents:
         while meanwhile:
             _build(tmp_path, meanwhile.pop())
-        return read(folder, manifest, verify=verify)
+        return read(folder, manifest, **how)
 
     monkeypatch.setattr(storage, "_read", slow_read)
     assert storage.load(tmp_path).rows["train_queries"][0] == {"text": "query 1 0"}

@@ -87,7 +87,7 @@ def test_an_empty_query_is_refused(world: Any) -> None:
     [
         ({"max_calls": 0}, BudgetError, "max_calls must be at least 1, got 0"),
         ({"max_calls": -1}, BudgetError, "got -1"),
-        ({"shard_size": 0}, InputError, "shard_size must be at least 1, got 0"),
+        ({"shard_size": 0}, InputError, "shard_size must be a whole number of at least 1, got 0"),
     ],
 )
 def test_build_options(options: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -4,8 +4,8 @@ A name's room is imported when the name is first used: so the command can answer
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing's own takes a while to import
 if TYPE_CHECKING:
     from crossknn.errors import CrossKNNError, CrossKNNWarning
     from crossknn.factorization import CUR, Distillation, MFInductive, MFTransductive

@@ -17,6 +17,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 
@@ -54,6 +56,22 @@ class MissingExtraError(CrossKNNError, ImportError):
 
 class CrossKNNWarning(UserWarning):
     """Something works, but not as one might think."""
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Say in one line why another library could not load a model.
+
+    Raises:
+        InputError: in place of whatever it raised.
+    """
+    try:
+        yield
+    except CrossKNNError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or "no reason given"
+        raise InputError(f"could not load {what}: {type(error).__name__}: {reason}") from error
 
 
 def import_extra(module: str, extra: str) -> ModuleType:

@@ -74,10 +74,11 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.max_calls is not None and self.max_calls < 1:
             raise BudgetError(f"max_calls must be at least 1, got {self.max_calls}; to score nothing, give no queries")
-        if self.refine < 0:
-            raise InputError(f"refine must not be negative, got {self.refine}")
-        if self.shard_size < 1:
-            raise InputError(f"shard_size must be at least 1, got {self.shard_size}")
+        for name, least in (("max_calls", 1), ("refine", 0), ("shard_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if value is not None and not (whole and value >= least):
+                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
     def price(self, n_queries: int, n_items: int) -> int:
         """CE calls that building would spend."""
@@ -289,8 +290,12 @@ class Index:
 
         self._score_and_fit(pairs, options, query_vectors, ledger, told and both_passes, known)
 
-    def save(self, out: str | Path) -> None:
+    def save(self, out: str | Path, *, locked: bool = False) -> None:
         """Write the index to a folder, replacing an index that is there; a crash leaves the old one whole.
+
+        Args:
+            out: the folder.
+            locked: whether the caller holds the folder's lock (:func:`crossknn.files.sole_writer`) already.
 
         Raises:
             InputError: the folder holds something else.
@@ -298,7 +303,7 @@ class Index:
         """
         folder = Path(out)
         storage.check_place(folder)
-        with sole_writer(folder):
+        with nullcontext() if locked else sole_writer(folder):
             storage.save(folder, self._contents())
 
     def _contents(self) -> storage.Contents:

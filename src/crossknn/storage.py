@@ -121,7 +121,8 @@ def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool, in_memory:
         _check_file(path, entry, verify=verify)
         try:
             if path.suffix == ".npy":
-                array = np.load(path, mmap_mode=None if in_memory else "r", allow_pickle=False)
+                array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+                array = np.array(array) if in_memory else array
                 if list(array.shape) != entry["shape"] or array.dtype.str != entry["dtype"]:
                     raise ValueError(f"holds {array.dtype} {array.shape}, not {entry['dtype']} {entry['shape']}")
                 arrays[path.stem] = array
@@ -182,10 +183,25 @@ def check_place(folder: Path) -> None:
     """Make sure that an index may be written to a folder.
 
     Raises:
-        InputError: something else is there.
+        InputError: something else is there, or an index that a newer crossknn wrote.
     """
     if folder.exists() and not is_replaceable(folder):
         raise InputError(f"{folder} exists and is no crossknn index; choose another place")
+    version = _version(folder / MANIFEST)
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{folder} holds an index of format version {version}, which a newer crossknn wrote; choose another place, "
+            "or upgrade crossknn"
+        )
+
+
+def _version(path: Path) -> int:
+    """Format version that a manifest says it has; 0 where it cannot be read."""
+    try:
+        version = json.loads(path.read_text(encoding="utf-8"))["format_version"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return version if isinstance(version, int) else 0
 
 
 def is_replaceable(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,7 +13,8 @@ from typer.testing import CliRunner
 from crossknn import storage
 from crossknn.cli.app import MethodName, app
 from crossknn.cli.models import open_scorer
-from crossknn.errors import InputError
+from crossknn.errors import InputError, WriteError
+from crossknn.files import sole_writer
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
 from crossknn.search import METHODS
 from crossknn.server import ServerOptions
@@ -131,6 +133,65 @@ def test_tune_chooses_and_search_obeys(folder: Path) -> None:
     assert (
         "learned from every query" in run("tune", "x.crossknn", *SCORED, "--queries", "train.csv", exit_code=1).output
     )
+
+
+def test_tuning_and_building_do_not_undo_each_other(folder: Path) -> None:
+    run(*BUILD)
+    tune = ("tune", "x.crossknn", *SCORED, "--queries", "test.jsonl", "--budget", "10", "-k", "2", "--limit", "2")
+    with sole_writer(folder / "x.crossknn"):  # a build is under way
+        refused = run(*tune, "--cache", "scores.sqlite", exit_code=1).output
+    assert "being written by another build" in refused
+    assert not (folder / "scores.sqlite").exists()  # nothing was spent
+    environment = os.environ | {"SLEEP": "0.05", "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", "from crossknn.cli.entry import main; main()"]
+    tuning = subprocess.Popen([*command, *tune], env=environment, stdout=subprocess.PIPE, text=True)
+    end = time.monotonic() + 30
+    while _is_free(folder / "x.crossknn"):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert "being written by another build" in run(*BUILD, exit_code=1).output
+    assert "recall of the top 2" in tuning.communicate(timeout=60)[0]
+    assert tuning.returncode == 0
+    assert storage.load(folder / "x.crossknn").config["tuning"]["k"] == 2
+    run("tune", "none.crossknn", *SCORED, "--queries", "test.jsonl", exit_code=1)
+    assert not (folder / "none.crossknn").exists()
+    run(*tune, "--seed", "-1", exit_code=2)
+
+
+def _is_free(index: Path) -> bool:
+    try:
+        with sole_writer(index):
+            return True
+    except WriteError:
+        return False
+
+
+def test_two_builds_at_once_of_two_processes(folder: Path) -> None:
+    environment = os.environ | {"SLEEP": "0.05", "PYTHONPATH": str(folder)}
+    command = [sys.executable, "-c", "from crossknn.cli.entry import main; main()", *BUILD, "--queries", "train.csv"]
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=60)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    assert sum("being written by another build" in text for text in said) == 1
+    assert storage.load(folder / "x.crossknn").config["n_items"] == 42
+
+
+def test_a_damaged_or_busy_cache_is_said_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(*BUILD, "--queries", "train.csv", "--cache", "scores.sqlite")
+    monkeypatch.setattr("crossknn.scorers.cached._WAIT_SECONDS", 0.05)
+    other = sqlite3.connect(folder / "scores.sqlite")
+    other.execute("BEGIN IMMEDIATE")
+    other.execute("DELETE FROM scores")
+    assert "database is locked" in run("cache", "clear", "scores.sqlite", exit_code=1).output.replace("\n", " ")
+    other.rollback()
+    other.close()
+    content = bytearray((folder / "scores.sqlite").read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    (folder / "scores.sqlite").write_bytes(content)
+    for what in ("info", "clear"):
+        assert "cannot be used as a score cache" in run("cache", what, "scores.sqlite", exit_code=1).output.replace(
+            "\n", " "
+        )
 
 
 def test_cur_is_built_from_dense_rows_and_compared(folder: Path) -> None:

@@ -28,8 +28,10 @@ def _raise(pairs: Any) -> list[float]:
         (lambda pairs: [None, 1.0, "x"], "failed on 3 pairs"),
         (lambda pairs: [0.0, np.nan, 1.0], "nan for query 'q' and item 1"),
         (lambda pairs: [0.0, 1.0, -np.inf], "-inf for query 'q' and item 2"),
+        (lambda pairs: [0.0, -1e31, 1.0], r"-1e\+31 for query 'q' and item 1; .* at most 1e\+30 in size"),
+        (lambda pairs: [0.0, 1j, 1.0], "complex"),
     ],
-    ids=["raises", "too few", "too many", "two each", "none", "no numbers", "nan", "infinite"],
+    ids=["raises", "too few", "too many", "two each", "none", "no numbers", "nan", "infinite", "huge", "complex"],
 )
 def test_what_is_no_score_is_a_scorer_error(function: Callable[[Any], Any], message: str) -> None:
     bound = FunctionScorer(function, name="bad").prepare(["x", "y", "z"])

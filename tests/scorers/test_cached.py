@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sqlite3
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,62 @@ def _fill(path: Path, share: int) -> None:
         bound.score([f"query {query}"], np.zeros(100, dtype=int), np.arange(100))
 
 
+def test_a_file_that_another_model_has_made_anew_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    mine = CachedScorer(Counted().scorer, path)
+    bound = mine.prepare(ITEMS)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    other = Counted("other", lambda q, i: -99.0)
+    CachedScorer(other.scorer, path).prepare(ITEMS).score(QUERIES, *all_pairs())
+    np.testing.assert_array_equal(bound.score(QUERIES, *all_pairs()), EXPECTED)
+    assert {entry.fingerprint.model: entry.n_scores for entry in cache_entries(path)} == {
+        "function:lengths": 12,
+        "function:other": 12,
+    }
+
+
+def test_a_score_that_the_disk_has_changed_is_scored_again(tmp_path: Path) -> None:
+    path = tmp_path / "scores.sqlite"
+    CachedScorer(Counted().scorer, path).prepare(ITEMS).score(QUERIES, *all_pairs())
+    with sqlite3.connect(path) as file:
+        changed = file.execute("UPDATE scores SET score = score + 1 WHERE score > 1").rowcount
+    file.close()
+    counted = Counted()
+    bound = CachedScorer(counted.scorer, path).prepare(ITEMS)
+    with pytest.warns(CrossKNNWarning, match=f"{changed} scores in .* are not what was written there"):
+        found = bound.score(QUERIES, *all_pairs())
+    np.testing.assert_array_equal(found, EXPECTED)
+    assert len(counted.asked) == changed > 0
+    np.testing.assert_array_equal(bound.score(QUERIES, *all_pairs()), EXPECTED)
+    assert len(counted.asked) == changed
+
+
+def test_a_flipped_bit_anywhere_gives_no_wrong_score(tmp_path: Path) -> None:
+    path, spoiled = tmp_path / "scores.sqlite", tmp_path / "spoiled.sqlite"
+    items = [f"item {n}" for n in range(200)]
+    pairs = np.zeros(200, dtype=int), np.arange(200)
+    expected = CachedScorer(Counted().scorer, path).prepare(items).score(["cat"], *pairs)
+    clear = sqlite3.connect(path)
+    clear.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    clear.close()
+    whole, draw = path.read_bytes(), np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CrossKNNWarning)
+        for position in draw.integers(len(whole), size=150):
+            damaged = bytearray(whole)
+            damaged[position] ^= 1 << int(draw.integers(8))
+            spoiled.write_bytes(damaged)
+            try:
+                found = CachedScorer(Counted().scorer, spoiled).prepare(items).score(["cat"], *pairs)
+            except InputError:
+                continue
+            finally:
+                for beside in tmp_path.glob("spoiled.sqlite-*"):
+                    beside.unlink()
+            np.testing.assert_array_equal(found, expected)
+
+
 def test_processes_and_threads_share_a_file(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
     spawn = multiprocessing.get_context("spawn")
@@ -124,10 +181,10 @@ def _foreign(path: Path) -> None:
     file.close()
 
 
-def _newer(path: Path) -> None:
+def _newer(path: Path, version: int = 99) -> None:
     CachedScorer(Counted().scorer, path)
     file = sqlite3.connect(path)
-    file.execute("PRAGMA user_version = 99")
+    file.execute(f"PRAGMA user_version = {version}")
     file.close()
 
 
@@ -137,9 +194,10 @@ def _newer(path: Path) -> None:
         (lambda path: path.write_text("not a database, but long enough to be read as one" * 9), "cannot be used"),
         (_foreign, "no score cache of crossknn"),
         (_newer, "format 99.*upgrade"),
+        (lambda path: _newer(path, 1), "format 1, .*delete it"),
         (lambda path: path.mkdir(), "cannot"),
     ],
-    ids=["text", "foreign", "newer", "folder"],
+    ids=["text", "foreign", "newer", "older", "folder"],
 )
 def test_a_file_that_is_something_else_is_refused_and_left_alone(
     tmp_path: Path, make: Callable[[Path], object], message: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -243,6 +245,27 @@ def test_overloads_and_failures_are_tried_again_after_pauses(service: Service, m
 
 
 @pytest.mark.parametrize(
+    ("said", "least", "most"),
+    [
+        ("1.5", 1.5, 1.5),
+        ("soon", 0, 0.5),
+        ("-3", 0, 0.5),
+        (30, 25, 30),
+        (-30, 0, 0.5),
+    ],
+)
+def test_whatever_retry_after_says_it_is_tried_again(
+    service: Service, monkeypatch: pytest.MonkeyPatch, said: str | int, least: float, most: float
+) -> None:
+    Pauses.taken = []
+    monkeypatch.setattr("crossknn.scorers.http.scorer.Event", Pauses)
+    date = email.utils.formatdate(time.time() + said, usegmt=True) if isinstance(said, int) else said
+    service.faults += [(503, b"", {"Retry-After": date})]
+    np.testing.assert_allclose(score_all(VLLM(service.url, model="m"), HTTPOptions(in_flight=1)), EXPECTED)
+    assert least <= Pauses.taken[0] <= most
+
+
+@pytest.mark.parametrize(
     ("status", "body", "message", "n_requests"),
     [
         (400, {"message": "too many documents"}, "400 .too many documents.; .*batch_size", 1),
@@ -255,6 +278,10 @@ def test_overloads_and_failures_are_tried_again_after_pauses(service: Service, m
         (429, {"error": "overloaded"}, "429 .overloaded.; too many requests, after 2 retries: lower in_flight", 3),
         (500, b"", "500 .no message.; it keeps failing, after 2 retries", 3),
         (503, "x" * 999, r"503 .x{200}\.\.\..; it keeps failing, after 2 retries", 3),
+        (501, b"", r"501 .no message.; it does not offer this: .*speaks this API \(vllm\)", 1),
+        (502, b"<h1>Bad Gateway</h1>", "502 .<h1>Bad Gateway</h1>.; it keeps failing, after 2 retries", 3),
+        (504, b"", "504 .no message.; it keeps failing", 3),
+        (529, b"", "529 .no message.; it keeps failing", 3),
         (418, {}, "418 .no message.; an answer with status 200 is needed", 1),
         (200, b"<html>Log in", "what is no JSON .<html>Log in.; .*proxy", 1),
         (200, {"results": "x"}, 'an object with results, not a list under "results" as vllm answers', 1),

@@ -40,3 +40,40 @@ def test_a_model_with_two_labels_is_refused(tiny_torch: Any, tmp_path: Path) -> 
     folder = tiny_torch.cross_encoder(tmp_path, n_labels=2)
     with pytest.raises(InputError, match="2 labels; one logit"):
         SentenceTransformersScorer(folder, device="cpu")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"device": "cuda"}, "on device 'cuda' in float32: .*"),
+        ({"device": "abacus"}, "on device 'abacus'"),
+        ({"device": "cpu", "dtype": "float8"}, "in float8"),
+    ],
+)
+def test_a_device_or_dtype_that_is_not_there_is_an_input_error(
+    tiny_torch: Any, tmp_path: Path, settings: dict[str, str], message: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    if settings.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    folder = tiny_torch.cross_encoder(tmp_path)
+    with pytest.raises(InputError, match=f"could not load the cross-encoder .*{message}"):
+        SentenceTransformersScorer(folder, **settings)
+    if "dtype" not in settings:
+        with pytest.raises(InputError, match="could not load the encoder"):
+            SentenceTransformersEncoder(folder, **settings)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-2), ("bfloat16", 1e-1)])
+def test_half_precision_is_near_and_known_apart(tiny_torch: Any, tmp_path: Path, dtype: str, tolerance: float) -> None:
+    pytest.importorskip("sentence_transformers")
+    folder = tiny_torch.cross_encoder(tmp_path)
+    whole = SentenceTransformersScorer(folder, device="cpu")
+    half = SentenceTransformersScorer(folder, device="cpu", dtype=dtype)
+    assert dtype in half.fingerprint.model
+    assert half.fingerprint != whole.fingerprint
+    pairs = np.zeros(2, dtype=np.int64), np.arange(2)
+    scores = [s.prepare(["bird cat", "water"]).score(["dog"], *pairs) for s in (whole, half)]
+    np.testing.assert_allclose(scores[1], scores[0], rtol=tolerance, atol=tolerance)

@@ -33,7 +33,7 @@ from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, res
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.factorization import CUR, Factorization, MFInductive, MFSideInformation, MFTransductive
-from crossknn.files import make_folder
+from crossknn.files import make_folder, sole_writer
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import judgements, labels_of, read_items, read_metadata, read_qrels, read_queries
@@ -370,7 +370,7 @@ def tune_command(
         float | None, typer.Option(help="Find the cheapest way to this recall (as 0.9), not the best for the budget.")
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Queries to use; drawn at random from the file.")] = 50,
-    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
@@ -381,21 +381,25 @@ def tune_command(
 
     Example: [bold]crossknn tune codes.crossknn --queries dev.jsonl --budget 100[/bold]
     """
-    opened = _open(index, scorer, first_stage, device, cache_file)
-    learned = set(opened.train_queries)
     every = dict.fromkeys(row.text for row in read_queries(queries))
-    texts = [text for text in every if text not in learned]
-    if not texts:
-        raise InputError(f"the index has learned from every query of {queries}; tuning needs others")
-    if limit < len(texts):
-        texts = [texts[n] for n in np.sort(np.random.default_rng(seed).choice(len(texts), limit, replace=False))]
-    with progress_bar("trying") as progress:
-        tuning = opened.tune(texts, k=k, budget=budget, target_recall=target_recall, progress=progress)
-    opened.save(index)
+    read_manifest(index)  # nothing is written where there is no index
+    with sole_writer(index):  # from before a call is spent: the result can be kept, and no other build is undone
+        opened = _open(index, scorer, first_stage, device, cache_file)
+        learned = set(opened.train_queries)
+        texts = [text for text in every if text not in learned]
+        if not texts:
+            raise InputError(f"the index has learned from every query of {queries}; tuning needs others")
+        if limit < len(texts):
+            texts = [texts[n] for n in np.sort(np.random.default_rng(seed).choice(len(texts), limit, replace=False))]
+        with progress_bar("trying") as progress:
+            tuning = opened.tune(texts, k=k, budget=budget, target_recall=target_recall, progress=progress)
+        if as_json:
+            typer.echo(json.dumps(asdict(tuning)))
+        else:
+            out.print(tuning_table(tuning))
+        opened.save(index, locked=True)
     if as_json:
-        typer.echo(json.dumps(asdict(tuning)))
         return
-    out.print(tuning_table(tuning))
     out.print(
         f"{index} is now searched by [bold]{tuning.method}[/bold] with {tuning.budget} calls: expect to find "
         f"{tuning.expected_recall:.1%} of the cross-encoder's top {k}\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from crossknn.arrays import FloatArray
-from crossknn.errors import InputError, import_extra
+from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_weights
 from crossknn.onnx_model import InputTemplate, OnnxModel, OnnxOptions
 from crossknn.vectors import inner_products
@@ -150,6 +150,7 @@ class SentenceTransformersEncoder:
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
+        InputError: there is no such model or device.
     """
 
     def __init__(
@@ -157,7 +158,8 @@ class SentenceTransformersEncoder:
     ) -> None:
         library = import_extra("sentence_transformers", "torch")
         if isinstance(model, str | Path):
-            model = library.SentenceTransformer(str(model), device=device)
+            with loading(f"the encoder {model} on device {device or 'auto'!r}"):
+                model = library.SentenceTransformer(str(model), device=device)
         self._model: Any = model
         self._batch_size = batch_size
         self.fingerprint = f"sentence-transformers:{digest_weights(self._model)[:16]}"

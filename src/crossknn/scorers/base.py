@@ -11,6 +11,9 @@ import numpy as np
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, ScorerError
 
+_LARGEST = 1e30
+"""What a search can still square and add up."""
+
 
 @dataclass(frozen=True)
 class Fingerprint:
@@ -81,20 +84,26 @@ def checked_scores(
     """The scores of some pairs as float64, or a clear error: one finite number per pair.
 
     Raises:
-        ScorerError: the scorer raised, returned another number of scores, or a NaN or infinite one.
+        ScorerError: the scorer raised, returned another number of scores, or one that is NaN, infinite, complex or
+            beyond 1e30.
     """
     try:
-        scores = np.asarray(bound.score(queries, query_indices, item_indices), dtype=np.float64)
+        given = np.asarray(bound.score(queries, query_indices, item_indices))
+        if np.iscomplexobj(given):
+            raise ScorerError(f"the scorer returned complex numbers ({given.dtype}); every score must be a real one")
+        scores = given.astype(np.float64)
     except (ScorerError, InputError):
         raise
     except Exception as error:
         raise ScorerError(f"the scorer failed on {len(item_indices)} pairs: {type(error).__name__}: {error}") from error
     if scores.shape != item_indices.shape:
         raise ScorerError(f"the scorer returned scores of shape {scores.shape} for {len(item_indices)} pairs")
-    if not np.isfinite(scores).all():
-        bad = int(np.flatnonzero(~np.isfinite(scores))[0])
+    usable = np.isfinite(scores) & (np.abs(scores) <= _LARGEST)
+    if not usable.all():
+        bad = int(np.flatnonzero(~usable)[0])
         raise ScorerError(
             f"the scorer returned {scores[bad]} for query {queries[query_indices[bad]]!r} and item "
-            f"{int(item_indices[bad])}; every score must be a finite number (half precision can overflow: try fp32)"
+            f"{int(item_indices[bad])}; every score must be a finite number, at most {_LARGEST:g} in size (half "
+            "precision can overflow: try fp32)"
         )
     return scores

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +20,12 @@ from crossknn.errors import CrossKNNWarning, InputError
 from crossknn.scorers.base import BoundScorer, Fingerprint, Scorer, checked_scores, prepared
 
 _APPLICATION = 0x63724B4E  # "crKN", by which SQLite files of this kind are known
-_FORMAT = 1
+_FORMAT = 2
 _WAIT_SECONDS = 30.0
 _SCHEMA = """
-CREATE TABLE scorers (id INTEGER PRIMARY KEY, model TEXT NOT NULL, kernel TEXT NOT NULL, UNIQUE (model, kernel));
+CREATE TABLE scorers (scorer BLOB PRIMARY KEY, model TEXT NOT NULL, kernel TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE scores (
-    scorer INTEGER NOT NULL, query BLOB NOT NULL, item BLOB NOT NULL, score REAL NOT NULL,
+    scorer BLOB NOT NULL, query BLOB NOT NULL, item BLOB NOT NULL, score REAL NOT NULL, checksum INTEGER NOT NULL,
     PRIMARY KEY (scorer, query, item)
 ) WITHOUT ROWID;
 """
@@ -31,20 +34,20 @@ CREATE TABLE scores (
 class CachedScorer:
     """Any scorer, with every score it ever gave kept in a file.
 
-    A score is found again by the scorer's whole fingerprint (model and kernel) and by hashes of the two texts, so
+    A score is found again by hashes of the scorer's whole fingerprint (model and kernel) and of the two texts, so
     models never mix, and items may be added, removed or reordered. Several processes and threads may share the file.
-    It holds hashes and numbers, no text.
+    It holds hashes and numbers, no text. Every score has a checksum: one that the disk has changed is scored again.
 
     Args:
         scorer: what computes the scores that are not there yet.
-        path: the SQLite file, made if it is not there; its folder must exist. About 60 bytes a score.
+        path: the SQLite file, made if it is not there; its folder must exist. About 70 bytes a score.
 
     Attributes:
         hits: pairs answered from the file so far.
         misses: pairs that the scorer was asked for so far.
 
     Raises:
-        InputError: the file cannot be opened, is something else, or is of a newer version.
+        InputError: the file cannot be opened, is something else, or is of another version.
 
     Cost: a hit is no call of the model. A search's budget counts it all the same, so that what is found never depends
     on what was asked before. A file that fails later (a full disk) costs a warning, never a score.
@@ -54,8 +57,10 @@ class CachedScorer:
         self._scorer = scorer
         self._path = Path(path)
         self.hits = self.misses = 0
-        with _opened(self._path, create=True) as file:
-            self._key = _scorer_key(file, scorer.fingerprint)
+        names = scorer.fingerprint.model, scorer.fingerprint.kernel
+        self._row = (_digest(json.dumps(names)), *names)
+        with _opened(self._path, create=True) as file, file:
+            self._introduce(file)
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -73,21 +78,44 @@ class CachedScorer:
                 file.execute("CREATE TEMP TABLE wanted (query BLOB, item BLOB)")
                 file.executemany("INSERT INTO wanted VALUES (?, ?)", wanted)
                 found = file.execute(
-                    "SELECT query, item, score FROM wanted JOIN scores USING (query, item) WHERE scorer = ?",
-                    (self._key,),
+                    "SELECT query, item, score, checksum FROM wanted JOIN scores USING (query, item) WHERE scorer = ?",
+                    self._row[:1],
                 ).fetchall()
-        except (sqlite3.Error, InputError) as error:
+                changed = [row[:2] for row in found if row[3] is None or self._checksum(*row[:3]) != row[3]]
+                if changed:
+                    self._forget(file, changed)
+        except InputError as error:
             self._warn("read", error)
             return {}
-        return {(query, item): score for query, item, score in found}
+        return {row[:2]: row[2] for row in found if row[:2] not in changed}
 
     def store(self, rows: Sequence[tuple[bytes, bytes, float]]) -> None:
         """Keep scores; of two processes that scored the same pair, the first wins."""
         try:
             with _opened(self._path) as file, file:
-                file.executemany(f"INSERT OR IGNORE INTO scores VALUES ({self._key}, ?, ?, ?)", rows)
-        except (sqlite3.Error, InputError) as error:
+                self._introduce(file)
+                values = [(self._row[0], *row, self._checksum(*row)) for row in rows]
+                file.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?)", values)
+        except InputError as error:
             self._warn("written", error)
+
+    def _introduce(self, file: sqlite3.Connection) -> None:
+        file.execute("INSERT OR IGNORE INTO scorers VALUES (?, ?, ?)", self._row)
+
+    def _checksum(self, query: bytes, item: bytes, score: object) -> int | None:
+        if not isinstance(score, float):  # SQLite lets a column hold anything
+            return None
+        return zlib.crc32(struct.pack("<d", score) + query + item + self._row[0])
+
+    def _forget(self, file: sqlite3.Connection, pairs: Sequence[tuple[bytes, bytes]]) -> None:
+        with file:
+            rows = [(self._row[0], *pair) for pair in pairs]
+            file.executemany("DELETE FROM scores WHERE scorer = ? AND query = ? AND item = ?", rows)
+        warnings.warn(
+            f"{len(pairs)} scores in {self._path} are not what was written there, and are scored again: check the disk",
+            CrossKNNWarning,
+            stacklevel=4,
+        )
 
     def _warn(self, what: str, error: Exception) -> None:
         warnings.warn(
@@ -131,12 +159,12 @@ def cache_entries(path: str | Path) -> list[CacheEntry]:
     """What a score cache holds, scorer by scorer, the largest first.
 
     Raises:
-        InputError: there is no score cache at ``path``.
+        InputError: there is no score cache at ``path``, or it cannot be read.
     """
     with _opened(Path(path)) as file:
         rows = file.execute(
-            "SELECT model, kernel, (SELECT COUNT(*) FROM scores WHERE scorer = id) AS n FROM scorers "
-            "ORDER BY n DESC, id"
+            "SELECT model, kernel, (SELECT COUNT(*) FROM scores WHERE scores.scorer = scorers.scorer) AS n "
+            "FROM scorers ORDER BY n DESC, model, kernel"
         ).fetchall()
     return [CacheEntry(Fingerprint(model, kernel), n) for model, kernel, n in rows]
 
@@ -152,12 +180,14 @@ def clear_cache(path: str | Path, model: str | None = None) -> int:
         How many scores were forgotten.
 
     Raises:
-        InputError: there is no score cache at ``path``.
+        InputError: there is no score cache at ``path``, or it cannot be written (a full disk, another process that
+            writes for long).
     """
     with _opened(Path(path)) as file:
         with file:
             forgotten = file.execute(
-                "DELETE FROM scores WHERE scorer IN (SELECT id FROM scorers WHERE ?1 IS NULL OR model = ?1)", (model,)
+                "DELETE FROM scores WHERE scorer IN (SELECT scorer FROM scorers WHERE ?1 IS NULL OR model = ?1)",
+                (model,),
             ).rowcount
         file.execute("VACUUM")
     return forgotten
@@ -179,40 +209,30 @@ def _opened(path: Path, *, create: bool = False) -> Iterator[sqlite3.Connection]
     try:
         _check_kind(file, path, create)
         yield file
+    except sqlite3.Error as error:
+        raise InputError(f"{path} cannot be used as a score cache: {error}") from error
     finally:
         file.close()
 
 
 def _check_kind(file: sqlite3.Connection, path: Path, create: bool) -> None:
     """Make the tables in a new file; refuse a foreign, damaged or newer one."""
-    try:
-        with file:
-            file.execute("BEGIN IMMEDIATE" if create else "BEGIN")
-            empty = file.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
-            if create and empty:
-                for statement in _SCHEMA.strip().split(";\n"):
-                    file.execute(statement)
-                file.execute(f"PRAGMA application_id = {_APPLICATION}")
-                file.execute(f"PRAGMA user_version = {_FORMAT}")
-            application = file.execute("PRAGMA application_id").fetchone()[0]
-            version = file.execute("PRAGMA user_version").fetchone()[0]
-    except sqlite3.Error as error:
-        raise InputError(f"{path} cannot be used as a score cache: {error}") from error
+    with file:
+        file.execute("BEGIN IMMEDIATE" if create else "BEGIN")
+        empty = file.execute("SELECT COUNT(*) FROM sqlite_master").fetchone() == (0,)
+        if create and empty:
+            for statement in _SCHEMA.strip().split(";\n"):
+                file.execute(statement)
+            file.execute(f"PRAGMA application_id = {_APPLICATION}")
+            file.execute(f"PRAGMA user_version = {_FORMAT}")
+        application = file.execute("PRAGMA application_id").fetchone()[0]
+        version = file.execute("PRAGMA user_version").fetchone()[0]
     if application != _APPLICATION:
         raise InputError(f"{path} is no score cache of crossknn; choose another file")
     if version > _FORMAT:
         raise InputError(f"{path} has format {version}, this crossknn reads up to {_FORMAT}; upgrade crossknn")
+    if version < _FORMAT:
+        raise InputError(f"{path} has format {version}, of before crossknn's first release; delete it")
     if create:
         file.execute("PRAGMA journal_mode = WAL")  # kept by the file; readers do not wait for a writer
     file.execute("PRAGMA synchronous = NORMAL")
-
-
-def _scorer_key(file: sqlite3.Connection, fingerprint: Fingerprint) -> int:
-    names = fingerprint.model, fingerprint.kernel
-    try:
-        with file:
-            file.execute("INSERT OR IGNORE INTO scorers (model, kernel) VALUES (?, ?)", names)
-        key: int = file.execute("SELECT id FROM scorers WHERE model = ? AND kernel = ?", names).fetchone()[0]
-    except sqlite3.Error as error:
-        raise InputError(f"cannot write to the score cache: {error}") from error
-    return key

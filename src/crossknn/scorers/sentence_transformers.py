@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
-from crossknn.errors import InputError, import_extra
+from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_texts, digest_weights
 from crossknn.scorers.base import Fingerprint
 
@@ -30,7 +30,7 @@ class SentenceTransformersScorer:
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
-        InputError: the model has more than one label.
+        InputError: there is no such model, device or dtype, or the model has more than one label.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class SentenceTransformersScorer:
         library = import_extra("sentence_transformers", "torch")
         self._identity = import_extra("torch", "torch").nn.Identity()
         if isinstance(model, str | Path):
-            model = library.CrossEncoder(
-                str(model), device=device, max_length=max_length, model_kwargs={"dtype": dtype}
-            )
+            with loading(f"the cross-encoder {model} on device {device or 'auto'!r} in {dtype}"):
+                model = library.CrossEncoder(
+                    str(model), device=device, max_length=max_length, model_kwargs={"dtype": dtype}
+                )
         self._model: Any = model
         self._batch_size = batch_size
         if self._model.num_labels != 1:

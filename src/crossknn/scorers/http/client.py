@@ -9,12 +9,19 @@ from threading import Event
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    InvalidHeader,
+    MaxRetryError,
+    NewConnectionError,
+    ReadTimeoutError,
+)
 
 from crossknn.errors import InputError, ScorerError
 from crossknn.scorers.http.apis import RerankAPI, shortened
 
-_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_RETRIED = frozenset({408, 429, *range(500, 600)} - {501, 505, 511})
 _CONNECT_SECONDS = 10.0
 _ADVICE = {
     400: "check the model's name and the texts, or lower batch_size",
@@ -24,6 +31,7 @@ _ADVICE = {
     413: "this text alone is too large for the service: shorten it, or raise the service's limit",
     422: "it cannot read the request or its texts: check which API it speaks and the model's name, or lower batch_size",
     424: "the served model failed, or is no reranker with one logit: see the service's log",
+    501: "it does not offer this: check the URL, and that the service speaks this API ({api})",
     429: "too many requests, after {retries} retries: lower in_flight, or raise retries and max_wait_seconds",
 }
 _FAILING = "it keeps failing, after {retries} retries: see the service's log, or lower batch_size and in_flight"
@@ -37,7 +45,7 @@ class HTTPOptions:
         batch_size: most texts in one request; fewer if the service says so.
         in_flight: requests under way at the same time.
         timeout_seconds: for an answer to begin, or to go on.
-        retries: further attempts after an overload or a failure (408, 429, 500, 502, 503, 504); at most two of them
+        retries: further attempts after an overload or a failure (408, 429, 5xx but 501, 505, 511); at most two of them
             after a connection that fails, one after an answer that breaks off or does not come.
         backoff_seconds: the pause before the second retry, doubled before each further one. The first comes at once.
         max_wait_seconds: longest pause, also where the service asks for a longer one (``Retry-After``).
@@ -194,6 +202,17 @@ class _Retry(urllib3.Retry):
         following = super().new(**changes)
         following.stop = self.stop
         return following
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Seconds; a date as they are, and 0, so the usual pause, for what says neither."""
+        try:
+            return (
+                max(0.0, float(retry_after))
+                if re.fullmatch(r"\s*[0-9.]+\s*", retry_after)
+                else super().parse_retry_after(retry_after)
+            )
+        except (InvalidHeader, ValueError):
+            return 0.0
 
     def sleep(self, response: urllib3.BaseHTTPResponse | None = None) -> None:
         asked = self.get_retry_after(response) if response is not None else None
