@@ -30,6 +30,7 @@ from crossknn.onnx_model import OnnxOptions
 from crossknn.scorers import OnnxScorer, Scorer, SentenceTransformersScorer
 
 RIVAL = "sentence-transformers fp32"
+MAX_LENGTH = 128
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class FlashRank:
             shutil.copy(model / file, place / file)
         special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
         (place / "special_tokens_map.json").write_text(json.dumps(special))
-        self._ranker = Ranker(model_name=name, cache_dir=str(folder), max_length=128)
+        self._ranker = Ranker(model_name=name, cache_dir=str(folder), max_length=MAX_LENGTH)
 
     def score(self, pairs: Pairs) -> FloatArray:
         """Sigmoids of the logits, in the order of the pairs."""
@@ -86,7 +87,8 @@ def contestants(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[P
     def ours(scorer: Scorer) -> Callable[[Pairs], FloatArray]:
         return lambda p: scorer.prepare(p.items).score(p.queries, p.query_indices, p.item_indices)
 
-    rival = SentenceTransformersScorer(args.model, device="cpu", batch_size=32)  # the library's default batch
+    # the library's default batch; cut where the exported models are cut, so that all score the same tokens
+    rival = SentenceTransformersScorer(args.model, device="cpu", batch_size=32, max_length=MAX_LENGTH)
     found = {
         RIVAL: ours(rival),
         "crossknn fp32": ours(OnnxScorer(args.fp32, OnnxOptions())),
@@ -146,6 +148,7 @@ def main() -> None:
             "seed": args.seed,
             "rounds": args.rounds,
             "options": asdict(OnnxOptions()),
+            "max_length": MAX_LENGTH,
             "lengths": {
                 kind: measure(runs, drawn_pairs(sets, args.queries, args.per_query, rng), args.rounds)
                 for kind, sets in kinds.items()
