@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from crossknn import storage
-from crossknn.cli.app import MethodName, app
+from crossknn.cli.app import app
 from crossknn.cli.models import open_scorer
 from crossknn.errors import InputError, WriteError
 from crossknn.files import sole_writer
@@ -415,7 +415,7 @@ def test_without_item_vectors_the_command_reranks_and_says_so(folder: Path) -> N
     report = json.loads(run(*EVALUATE, "--queries", "test.jsonl", "--out", "r", "-k", "1", "--json").stdout)
     assert {cell["method"] for cell in report["cells"]} == {"rerank"}
     assert {cell["budget"] for cell in report["cells"]} == {42}  # no more than there are items
-    assert "--rounds and --mixing" in run(*SEARCH, "red", "--rounds", "3", exit_code=1).stderr
+    assert "reranking has no --rounds to set" in run(*SEARCH, "red", "--rounds", "3", exit_code=1).stderr
 
 
 def test_an_evaluation_that_cannot_work_costs_nothing(folder: Path) -> None:
@@ -511,8 +511,19 @@ def test_a_service_needs_a_model_and_an_address() -> None:
             open_scorer(spec)
 
 
-def test_methods_by_name_are_those_of_the_library() -> None:
-    assert [name.value for name in MethodName] == list(METHODS)
+def test_any_method_of_the_library_may_be_named(folder: Path) -> None:
+    assert all(name in run("evaluate", "--help").output.replace("\n", " ") for name in METHODS)
+    run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
+    methods = ("rerank", "axn-r5", "axn", "gar-r3")
+    chosen = [part for name in methods for part in ("--method", name)]
+    asked = (*EVALUATE, "--queries", "test.jsonl", "--out", "r", *chosen, "--budget", "10", "-k", "1", "--json")
+    assert list(dict.fromkeys(cell["method"] for cell in json.loads(run(*asked).stdout)["cells"])) == list(methods)
+    assert "no method 'best'" in run(*SEARCH, "red", "--method", "best", exit_code=1).output
+    run(*SEARCH, "red", "--method", "gar", "--rounds", "3")
+    assert (
+        "rerank has no --rounds to set"
+        in run(*SEARCH, "red", "--method", "rerank", "--rounds", "3", exit_code=1).output
+    )
 
 
 BENCHMARK = ("benchmark", "items.jsonl", "--scorer", "python:my_scorer:scorer", "--first-stage", "bm25", "--out", "b")
@@ -570,8 +581,13 @@ def test_benchmark_and_evaluate_of_judged_queries(folder: Path) -> None:
         (("benchmark", "icd10cm-10k", *BENCHMARK[2:], "--split", "index_train"), "there are dev and test"),
         ((*BENCHMARK, *FILES, "--system", "axn mf"), "'axn mf' is no system"),
         ((*BENCHMARK, *FILES, "--system", "axn:distilled@2"), "must be a sentence-transformers model"),
-        ((*BENCHMARK, *FILES, "--system", "axn", "-k", "1"), "axn does not work on its index"),
-        ((*BENCHMARK, *FILES, "--system", "rerank/random"), "goes beside a dense one"),
+        ((*BENCHMARK, *FILES, "--system", "axn", "-k", "1"), "axn needs item vectors; give it a learner"),
+        (
+            (*BENCHMARK, *FILES, "--system", "axn/random:mf@1"),
+            "axn/random:mf@1 needs the vectors of a dense first stage",
+        ),
+        ((*BENCHMARK, *FILES, "--compare", "axn", "-k", "1"), "name two systems with a comma between"),
+        ((*BENCHMARK, *FILES, "--system", "rerank", "--compare", "axn,rerank"), "is to be compared, and is not among"),
     ],
 )
 def test_benchmarks_that_cannot_be_run_say_why(folder: Path, args: tuple[str, ...], message: str) -> None:

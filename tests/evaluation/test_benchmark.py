@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from crossknn import AXN, CachedScorer, Dense, FunctionScorer, GivenVectors, PerQuery, Rerank
+from crossknn import AXN, BM25, CachedScorer, Dense, FunctionScorer, GivenVectors, PerQuery, Rerank
 from crossknn.errors import InputError
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
+from crossknn.evaluation.benchmark import _Lab
 from crossknn.evaluation.systems import SystemName
+from crossknn.factorization import MFInductive, MFTransductive
 from crossknn.search import METHODS
 
 N_TRAIN, N_TEST, N_ITEMS, D = 10, 8, 90, 5
@@ -71,10 +75,30 @@ def test_every_system_runs_and_finds_what_it_must(lab: Any, tmp_path: Path) -> N
     assert report.offline["rerank"].calls == 0
     assert report.offline["axn:mf@5"].family == report.offline["axn:mf@2"].family == "axn:mf"
     assert report.offline["axn:mf@5"].train_seconds > 0
-    assert report.offline["rerank/bm25"].embed_seconds == 0 < report.offline["rerank"].embed_seconds
-    seconds = report.offline_seconds("axn:mf@2")
-    assert seconds is not None
-    assert seconds > report.offline["axn:mf@2"].train_seconds
+    for name in ("rerank/bm25", "anncur:cur@5", "axn/bm25:mf@2", "axn:mf@2"):
+        cost, rate = report.offline[name], report.calls_per_second
+        assert rate is not None
+        whole = cost.embed_seconds + cost.train_seconds + cost.reembed_seconds + cost.calls / rate
+        assert report.offline_seconds(name) == pytest.approx(whole)
+        assert cost.embed_seconds > 0
+    stages = report.context["first_stage"]
+    assert stages["rerank/bm25"].startswith("bm25")  # no vectors, and none paid for
+    assert stages["anncur:cur@5"].startswith("random")
+    assert " with " in stages["axn/bm25:mf@2"]
+    found = {(pair.method, pair.other, pair.budget): pair for pair in report.pairs}
+    assert {pair.method: pair.other for pair in report.pairs} == {
+        **dict.fromkeys(("tour-ce", "tour-mse", "axn", "axn-paper"), "rerank"),
+        "axn-paper-r2/bm25": "rerank/bm25",
+        "axn:mf@2": "rerank:mf@2",
+    }
+    both = [cells[name, 30].recall[10].mean for name in ("axn", "rerank")]
+    pair = found["axn", "rerank", 30]
+    assert pair.gain[10].mean == pytest.approx(both[0] - both[1])
+    assert pair.gain[10].low <= pair.gain[10].mean <= pair.gain[10].high
+    less = pair.error_reduction[10]
+    assert less is not None
+    assert less.mean == pytest.approx(1 - (1 - both[0]) / (1 - both[1]))
+    assert found["axn", "rerank", N_ITEMS].error_reduction[10] is None  # there is no error to reduce
 
     n_paid = len(paid)
     again = benchmark(data, cached, first_stage, folder=tmp_path, options=options)
@@ -98,11 +122,87 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     assert [cell.method for cell in report.cells] == list(systems)
     assert {report.offline[name].calls for name in systems[1:]} == {2 * N_ITEMS}
     assert report.offline["axn:distilled@2"].reembed_seconds > 0
-    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    kept = {path.name for path in (tmp_path / "checkpoints").glob("*/*")}
     assert kept == {f"{learner}@2.{what}" for learner in ("mf-ind", "distilled") for what in ("pt", "seconds")}
     again = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
-    for name in ("axn:mf-ind@2", "axn:distilled@2"):  # it went on from checkpoints, and does not call that quick
-        assert again.offline[name].train_seconds > report.offline[name].train_seconds
+    for name in ("axn:mf-ind@2", "axn:distilled@2"):  # it was trained once, and that is what it cost
+        assert again.offline[name].train_seconds == report.offline[name].train_seconds
+    lab = _Lab(data, scorer, first_stage, tmp_path, options, lambda what: lambda done, total: None)
+    distilled = lab.system(SystemName.parse("axn:distilled@2")).index.item_model
+    assert distilled is not None
+    assert np.abs(distilled.vectors - lab.base_vectors).max() > 1e-4
+    mixed = lab.system(SystemName.parse("axn/bm25:distilled@2")).index
+    np.testing.assert_array_equal(mixed.item_model.vectors, distilled.vectors)
+    assert mixed.first_stage.fingerprint.startswith("bm25")
+
+
+@pytest.mark.torch
+def test_training_that_was_stopped_counts(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    data, scorer, first_stage, _ = lab
+    options = BenchmarkOptions(systems=("rerank", "axn:mf-ind@2"), ks=(1,), budgets=(20,))
+    fit = MFInductive.fit
+
+    def stopped(*_: Any) -> Any:
+        time.sleep(0.3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MFInductive, "fit", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
+    monkeypatch.setattr(MFInductive, "fit", fit)
+    report = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
+    assert report.offline["axn:mf-ind@2"].train_seconds > 0.3
+
+
+def test_every_fit_of_a_second_pass_counts(lab: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, scorer, first_stage, _ = lab
+    fit = MFTransductive.fit
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.1)
+        return fit(*arguments)
+
+    monkeypatch.setattr(MFTransductive, "fit", slow)
+    options = BenchmarkOptions(systems=("rerank", "axn:mf@4", "axn:mf-refined@4"), ks=(1,), budgets=(20,))
+    report = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
+    assert report.offline["axn:mf@4"].train_seconds > 0.1
+    assert report.offline["axn:mf-refined@4"].train_seconds > 0.2
+    assert report.offline["axn:mf-refined@4"].calls == 4 * N_ITEMS
+    built = SystemName.parse("axn:mf-refined@4").build_options(N_TRAIN, N_ITEMS, 0)
+    assert (built.refine, built.plan) == (18, PerQuery(9, 9))
+
+
+def test_a_benchmark_that_was_stopped_goes_on(lab: Any, tmp_path: Path) -> None:
+    data, _, first_stage, paid = lab
+    score, stop = lab[1]._function, [500]
+
+    def stopped(pairs: Any) -> Any:
+        if stop and len(paid) > stop[0]:
+            raise KeyboardInterrupt
+        return score(pairs)
+
+    scorer = FunctionScorer(stopped, name="low rank", batch_size=50)
+    cached = CachedScorer(scorer, tmp_path / "scores.sqlite")
+    options = BenchmarkOptions(systems=("rerank", "axn:mf@2", "adacur:cur@5"), ks=(1,), budgets=(20,))
+    with pytest.raises(KeyboardInterrupt):
+        benchmark(data, cached, first_stage, folder=tmp_path, options=options)
+    stop.clear()
+    report = benchmark(data, cached, first_stage, folder=tmp_path, options=options)
+    assert len(paid) - len(set(paid)) <= 512
+    fresh = benchmark(
+        data, CachedScorer(scorer, tmp_path / "2.sqlite"), first_stage, folder=tmp_path / "2", options=options
+    )
+    assert [cell.recall for cell in fresh.cells] == [cell.recall for cell in report.cells]
+    fewer = replace(data, queries=data.queries[:3])  # another run beside it in the same folder
+    assert benchmark(fewer, cached, first_stage, folder=tmp_path, options=options).n_queries == 3
+
+
+def test_a_shortlist_holds_for_every_system(lab: Any, tmp_path: Path) -> None:
+    data, scorer, first_stage, _ = lab
+    options = BenchmarkOptions(systems=("rerank", "axn", "axn-paper"), ks=(10,), budgets=(30,), shortlist=30)
+    report = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
+    assert len({cell.recall[10].mean for cell in report.cells}) == 1  # all have scored the same thirty
 
 
 def test_names_say_what_is_run() -> None:
@@ -117,6 +217,9 @@ def test_names_say_what_is_run() -> None:
     assert SystemName.parse("axn/vectors").search_method() == AXN(first_round="item vectors")
     built = SystemName.parse("axn:mf@3").build_options(n_queries=40, n_items=1000, seed=1)
     assert built.plan == PerQuery(38, 37)
+    mixed = SystemName.parse("axn-paper-r3-m0.5:mf@2")
+    assert mixed.family == "axn-paper-r3-m0.5:mf"
+    assert mixed.search_method() == replace(METHODS["axn-paper"], rounds=3, mixing=0.5)  # type: ignore[type-var]
     assert built.max_calls == 3000
 
 
@@ -130,6 +233,9 @@ def test_names_say_what_is_run() -> None:
         ("rerank-r5", "no rounds"),
         ("tour-ce/vectors", "no first round"),
         ("axn:mf@0", "above 0"),
+        ("rerank-m0.5", "rerank has no mixing"),
+        ("rerank:cur@5", "use adacur:cur"),
+        ("axn/vectors:cur@5", "use adacur:cur"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
@@ -138,13 +244,23 @@ def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("system", "message"),
-    [("axn:mf@11", "as many train queries"), ("adacur:cur@0.5", "one dense row"), ("axn:distilled", "fine-tune")],
+    ("first", "system", "message"),
+    [
+        ("dense", "axn:mf@11", "as many train queries"),
+        ("dense", "adacur:cur@0.5", "one dense row"),
+        ("dense", "axn:distilled", "fine-tune"),
+        ("bm25", "tour-ce", "tour-ce needs the vectors of a dense first stage, and bm25"),
+        ("bm25", "axn/tfidf:mf@2", "axn/tfidf:mf@2 needs the vectors"),
+        ("bm25", "axn:mf-ind@2", "axn:mf-ind@2 needs the vectors"),
+        ("bm25", "axn", "axn needs item vectors"),
+    ],
 )
 def test_what_cannot_be_built_is_said_before_a_call_is_paid(
-    lab: Any, tmp_path: Path, system: str, message: str
+    lab: Any, tmp_path: Path, first: str, system: str, message: str
 ) -> None:
     data, scorer, first_stage, paid = lab
+    if first == "bm25":
+        first_stage = BM25()
     with pytest.raises(InputError, match=message):
         benchmark(
             data, scorer, first_stage, folder=tmp_path, options=BenchmarkOptions(systems=("axn:mf", system), ks=(1,))

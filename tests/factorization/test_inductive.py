@@ -84,6 +84,20 @@ def test_torch_and_numpy_compute_the_same_and_the_best_epoch_is_kept() -> None:
 
 
 @pytest.mark.torch
+def test_it_stops_when_held_out_cells_get_no_better_and_learns_nothing_of_them(tmp_path: Path) -> None:
+    """Scores of pure noise: kept cells can be learned by heart, held-out ones cannot."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    _, vectors = _problem()
+    rows, columns = np.nonzero(rng.random((N_QUERIES, N_ITEMS)) < 0.05)
+    noise = ScoreMatrix(rows, columns, rng.normal(size=len(rows)), (N_QUERIES, N_ITEMS))
+    options = replace(OPTIONS, epochs=200, hidden=16, patience=3, checkpoint=tmp_path / "mf.pt")
+    options.fit(noise, **vectors)
+    state = torch.load(tmp_path / "mf.pt", weights_only=True)
+    assert state["epoch"] == state["best_epoch"] + 3 < 100
+
+
+@pytest.mark.torch
 def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     exact, vectors = _problem()

@@ -40,7 +40,7 @@ from crossknn.inputs import judgements, labels_of, read_items, read_metadata, re
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.scores.ledger import finished_calls
-from crossknn.search import AXN, METHODS, SearchMethod, Shortlist, TouR
+from crossknn.search import AXN, GAR, METHODS, SearchMethod, Shortlist, TouR, method_named
 from crossknn.storage import COLLECTING, MANIFEST, REFINED, check_place, load, read_manifest
 
 app = typer.Typer(
@@ -54,20 +54,6 @@ app = typer.Typer(
 )
 app.add_typer(cache, name="cache")
 app.command("benchmark")(benchmark_command)
-
-
-class MethodName(str, Enum):
-    """Search methods by name: those of :data:`crossknn.search.METHODS`."""
-
-    rerank = "rerank"
-    axn_paper = "axn-paper"
-    axn = "axn"
-    bayes = "bayes"
-    anncur = "anncur"
-    adacur = "adacur"
-    gar = "gar"
-    tour_ce = "tour-ce"
-    tour_mse = "tour-mse"
 
 
 class PlanName(str, Enum):
@@ -97,6 +83,7 @@ class FactorizationName(str, Enum):
         return made[self]
 
 
+METHOD_HELP = f"One of {', '.join(METHODS)}; perhaps with rounds and more behind: axn-r5, axn-m0.5, axn/vectors."
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
 ScorerSpec = Annotated[str | None, typer.Option("--scorer", help=SCORER_HELP)]
 FirstStageSpec = Annotated[str | None, typer.Option("--first-stage", help=FIRST_STAGE_HELP)]
@@ -242,8 +229,8 @@ def search(
         float | None, typer.Option(help="Stop before, rather than take longer than these milliseconds.")
     ] = None,
     method: Annotated[
-        MethodName | None,
-        typer.Option(help="How the budget is spent: as tuned, or else axn where there are item vectors, else rerank."),
+        str | None,
+        typer.Option(help=f"How the budget is spent: as tuned, or else axn or rerank. {METHOD_HELP}"),
     ] = None,
     filter: Filter = None,
     rounds: Rounds = None,
@@ -269,7 +256,7 @@ def search(
         budget=budget,
         target_recall=target_recall,
         max_ms=max_ms,
-        method=_method(opened, method and method.value, rounds, mixing, shortlist),
+        method=_method(opened, method, rounds, mixing, shortlist),
         filter=parsed(filter, opened.metadata) if filter else None,
     )
     if as_json:
@@ -299,8 +286,10 @@ def evaluate_command(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take this many queries, drawn with the seed.")] = None,
     method: Annotated[
-        list[MethodName] | None,
-        typer.Option(help="What is compared, the baseline first; rerank, axn-paper and axn unless given."),
+        list[str] | None,
+        typer.Option(
+            help=f"What is compared, the baseline first; rerank, axn-paper and axn unless given. {METHOD_HELP}"
+        ),
     ] = None,
     rounds: Rounds = None,
     mixing: Mixing = None,
@@ -328,7 +317,7 @@ def evaluate_command(
     judged = None if qrels is None else judgements(rows, read_qrels(qrels), qrels)
     if (out_folder / MANIFEST).exists():
         raise InputError(f"{out_folder} holds an index; the report needs a folder of its own")
-    names = [m.value for m in method or ()] or (["rerank"] if opened.item_model is None else list(default_methods()))
+    names = list(method or ()) or (["rerank"] if opened.item_model is None else list(default_methods()))
     tuned = {
         name: _method(opened, name, *((None, None) if name == "rerank" else (rounds, mixing)), shortlist)
         for name in names
@@ -505,7 +494,7 @@ def _method(
     index: Index, name: str | None, rounds: int | None, mixing: float | None, shortlist: int | None
 ) -> SearchMethod:
     """A method, or the index's own, with its settings changed where the user says so."""
-    method = _tuned(index.default_method() if name is None else METHODS[name], name, rounds, mixing)
+    method = _tuned(index.default_method() if name is None else method_named(name), name, rounds, mixing)
     return method if shortlist is None else Shortlist(method, shortlist)
 
 
@@ -515,10 +504,10 @@ def _tuned(method: SearchMethod, name: str | None, rounds: int | None, mixing: f
         return replace(method, rounds=rounds or method.rounds, mixing=mixed)
     if mixing is not None:
         raise InputError(f"--mixing is a setting of axn; {name or 'reranking'} has none")
-    if isinstance(method, TouR):
+    if isinstance(method, TouR | GAR):
         return replace(method, rounds=rounds or method.rounds)
     if rounds is not None:
-        raise InputError("--rounds and --mixing are settings of axn; reranking has neither")
+        raise InputError(f"{name or 'reranking'} has no --rounds to set")
     return method
 
 

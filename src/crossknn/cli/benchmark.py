@@ -53,6 +53,14 @@ def benchmark_command(
             "mf-adamw, mf-ind, cur, distilled. Repeat for more, the baseline first."
         ),
     ] = list(DEFAULT_SYSTEMS),  # noqa: B006
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="A,B",
+            help="Two of the systems to compare with each other, with intervals in the JSON; repeat for more. Each is "
+            "with reranking by the same vectors anyway.",
+        ),
+    ] = None,
     k: Annotated[list[int], typer.Option("--k", "-k", help="Top-k-Recall for this k; repeat for more.")] = [1, 10, 100],  # noqa: B006
     budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [10, 20, 50, 100, 200, 500],  # noqa: B006
     shortlist: Shortlisted = None,
@@ -82,6 +90,7 @@ def benchmark_command(
         shortlist=shortlist,
         seed=seed,
         trainable=_trainable(first_stage, device),
+        pairs=[_pair(text) for text in compare or ()],
     )
     data = _data(items, train_queries, queries, split, train_limit, limit)
     make_folder(out_folder)
@@ -101,13 +110,21 @@ def benchmark_command(
             progress=lambda what: _bar(stack, what),
         )
     if report.calls_per_second is None:
-        report = replace(report, calls_per_second=trial_rate(uncached, data.queries, list(data.items.values()), 512))
+        rate = trial_rate(uncached, data.queries, list(data.items.values()), 512)
+        report = replace(report, calls_per_second=rate, context=report.context | {"rate_of": "a trial of 512 pairs"})
     files = report.write(out_folder)
     if as_json:
         typer.echo(json.dumps(report.to_dict()))
     else:
         out.print(report.table(out.width))
     notes.print("report: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    first, _, second = text.partition(",")
+    if not first or not second or "," in second:
+        raise InputError(f"cannot compare {text!r}; name two systems with a comma between")
+    return first, second
 
 
 def _bar(stack: ExitStack, what: str) -> ProgressCallback:

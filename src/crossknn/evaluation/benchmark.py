@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ from crossknn.errors import InputError
 from crossknn.evaluation.evaluate import EvaluationOptions, evaluate
 from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
-from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, SystemName
+from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, NEED_VECTORS, SystemName
 from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
 from crossknn.files import make_folder, write_aside
+from crossknn.fingerprints import digest_texts
 from crossknn.first_stage import Dense, FirstStage, SentenceTransformersEncoder, WithVectors
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
@@ -67,6 +70,8 @@ class BenchmarkOptions:
         systems: names as :class:`~crossknn.evaluation.systems.SystemName` reads them; the first is the baseline.
         ks, budgets: as in :class:`~crossknn.evaluation.EvaluationOptions`.
         trainable: makes the sentence-transformers model that ``distilled`` systems fine-tune, a new one each time.
+        pairs: names of systems that are compared with each other; besides, each is with reranking by the same first
+            stage or the same learned vectors, where that is among the systems.
         shortlist: let each query see only so many of the first stage's best; None is all.
         seed: of plans and bootstrap.
     """
@@ -74,6 +79,7 @@ class BenchmarkOptions:
     systems: Sequence[str] = DEFAULT_SYSTEMS
     ks: Sequence[int] = (1, 10, 100)
     budgets: Sequence[int] = (10, 20, 50, 100, 200, 500)
+    pairs: Sequence[tuple[str, str]] = ()
     trainable: Callable[[], Any] | None = None
     shortlist: int | None = None
     seed: int = 0
@@ -118,16 +124,32 @@ def benchmark(
     """
     options = options or BenchmarkOptions()
     lab = _Lab(data, scorer, first_stage, folder, options, progress or (lambda what: lambda done, total: None))
+    budgets = sorted({min(budget, len(data.items)) for budget in options.budgets})  # more buys nothing
     systems = {name: lab.system(parsed) for name, parsed in options.names.items()}
     return evaluate(
         lab.base,
         data.queries,
-        folder=folder / "exact",
+        folder=folder / "exact" / digest_texts(data.queries)[:12],
         labels=data.labels,
         relevant=data.relevant,
-        options=EvaluationOptions(ks=options.ks, budgets=options.budgets, methods=systems, seed=options.seed),
+        options=EvaluationOptions(
+            ks=options.ks, budgets=budgets, methods=systems, seed=options.seed, pairs=_compared(options)
+        ),
         progress=lab.progress("ground truth"),
     )
+
+
+def _compared(options: BenchmarkOptions) -> list[tuple[str, str]]:
+    """The pairs asked for, and every system with its own reranking."""
+    reranks = {
+        (name.first, name.learner, name.calls): text for text, name in options.names.items() if name.method == "rerank"
+    }
+    found = list(options.pairs)
+    for text, name in options.names.items():
+        other = reranks.get((name.first, name.learner, name.calls))
+        if name.method != "rerank" and other is not None:
+            found.append((text, other))
+    return found
 
 
 class _Lab:
@@ -149,10 +171,27 @@ class _Lab:
         start = time.perf_counter()
         self.base = Index.build(data.items, scorer=scorer, first_stage=first_stage)
         self.embed_seconds = time.perf_counter() - start
+        self.dense = first_stage if isinstance(first_stage, Dense) else None
         self.base_vectors = None if self.base.item_model is None else self.base.item_model.vectors
+        for text, name in options.names.items():
+            self._check(text, name)
+        start = time.perf_counter()
+        if self.dense is not None and any(name.learner for name in options.names.values()):
+            self.base.task(data.train_queries)
+        self.train_query_seconds = time.perf_counter() - start
         self._learned: dict[tuple[str | None, float | None], tuple[Index, Offline]] = {
             (None, None): (self.base, Offline(embed_seconds=self.embed_seconds))
         }
+
+    def _check(self, text: str, name: SystemName) -> None:
+        """Refuse what could not be run, before a call is paid for."""
+        beside = name.first in FIRST_STAGES and not _alone(name)
+        if self.dense is None and (name.method.startswith("tour") or name.learner in NEED_VECTORS or beside):
+            raise InputError(
+                f"{text} needs the vectors of a dense first stage, and {self.base.first_stage.fingerprint} has none"
+            )
+        if self.base_vectors is None and name.learner is None and name.method != "rerank":
+            raise InputError(f"{text} needs item vectors; give it a learner, or a dense first stage")
 
     def system(self, name: SystemName) -> System:
         """The system of a name, its index made or found."""
@@ -160,21 +199,31 @@ class _Lab:
         if key not in self._learned:
             self._learned[key] = self._distilled(name) if name.learner == DISTILLED else self._factorized(name)
         index, offline = self._learned[key]
-        if name.first is not None and name.first in FIRST_STAGES:
-            index = self._beginning_with(FIRST_STAGES[name.first](), index)
-            if name.method == "rerank":
-                offline = replace(offline, embed_seconds=0.0)  # it has no use for vectors
+        if name.first in FIRST_STAGES or _alone(name):
+            first = FIRST_STAGES[name.first or "random"]()
+            alone = (name.learner is None and name.method == "rerank") or name.method == "anncur"
+            start = time.perf_counter()
+            if alone:  # it has no use for vectors of the first stage, and pays for none
+                item_model = None if name.learner is None else index.item_model
+                index = self._index(first, index, item_model)
+                offline = replace(offline, embed_seconds=0.0)
+            else:
+                index = self._beginning_with(first, index)
+            offline = replace(offline, embed_seconds=offline.embed_seconds + time.perf_counter() - start)
         method, size = name.search_method(), self.options.shortlist
         return System(index, method if size is None else Shortlist(method, size), replace(offline, family=name.family))
 
     def _factorized(self, name: SystemName) -> tuple[Index, Offline]:
         options, timed = self._build_options(name)
-        index = self.base.learn(self.data.train_queries, options, progress=self.progress(_label(name)))
+        with self._kept_time(name, isinstance(timed.factorization, MFInductive)) as kept:
+            timed.kept = kept
+            index = self.base.learn(self.data.train_queries, options, progress=timed.told(self.progress(_label(name))))
         assert index.train_scores is not None
-        calls, seconds = len(index.train_scores.values), timed.seconds
-        if isinstance(timed.factorization, MFInductive):
-            seconds = self._with_earlier(name, seconds)
-        return index, Offline(calls=calls, embed_seconds=self.embed_seconds, train_seconds=seconds)
+        return index, Offline(
+            calls=len(index.train_scores.values),
+            embed_seconds=self.embed_seconds + self.train_query_seconds,
+            train_seconds=kept.seconds,
+        )
 
     def _build_options(self, name: SystemName) -> tuple[BuildOptions, _Timed]:
         options = name.build_options(len(self.data.train_queries), len(self.data.items), self.options.seed)
@@ -191,48 +240,67 @@ class _Lab:
             self.data.train_queries, self._build_options(name)[0], progress=self.progress(_label(name))
         )
         assert scored.train_scores is not None
-        model, start = self.options.trainable(), time.perf_counter()
+        model = self.options.trainable()
         distillation = Distillation(checkpoint=self._checkpoint(name))
         steps = self.progress(f"{_label(name)}, training")
-        distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
-        trained = time.perf_counter()
+        with self._kept_time(name, True) as kept, kept:
+            distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
+        start = time.perf_counter()
         both = WithVectors(self.base.first_stage, Dense(SentenceTransformersEncoder(model)))
         index = Index(self.data.items, self.base.scorer, both, train_queries=scored.train_queries)
-        seconds = time.perf_counter() - trained
         offline = Offline(
             calls=len(scored.train_scores.values),
-            embed_seconds=self.embed_seconds,
-            train_seconds=self._with_earlier(name, trained - start),
-            reembed_seconds=seconds,
+            embed_seconds=self.embed_seconds + self.train_query_seconds,
+            train_seconds=kept.seconds,
+            reembed_seconds=time.perf_counter() - start,
         )
         return index, offline
 
     def _beginning_with(self, first: FirstStage, index: Index) -> Index:
         """The same index, with the first round from another first stage."""
-        dense = index.first_stage
-        if not isinstance(dense, Dense) or index.item_model is None:
-            raise InputError("another first stage goes beside a dense one, and not beside distilled vectors")
+        dense = index.first_stage.dense if isinstance(index.first_stage, WithVectors) else self.dense
+        assert dense is not None  # as checked before anything was paid
+        learned = None if index.item_model is None else index.item_model.vectors
+        vectors = self.base_vectors if dense is self.dense else learned
+        return self._index(WithVectors(first, dense), index, index.item_model, vectors)
+
+    def _index(
+        self, first: FirstStage, like: Index, item_model: ItemModel | None, vectors: FloatArray | None = None
+    ) -> Index:
         return Index(
             self.data.items,
-            index.scorer,
-            WithVectors(first, dense),
-            first_stage_vectors=self.base_vectors,
-            item_model=index.item_model,
-            train_queries=index.train_queries,
-            train_scores=index.train_scores,
+            like.scorer,
+            first,
+            first_stage_vectors=vectors,
+            item_model=item_model,
+            train_queries=like.train_queries,
+            train_scores=like.train_scores,
         )
 
-    def _with_earlier(self, name: SystemName, seconds: float) -> float:
-        """Training time, with that of earlier runs whose checkpoint this one went on from."""
-        kept = self._checkpoint(name).with_suffix(".seconds")
-        total = seconds + (float(kept.read_text(encoding="utf-8")) if kept.exists() else 0.0)
-        write_aside(kept, f"{total}\n".encode())
-        return total
+    @contextmanager
+    def _kept_time(self, name: SystemName, has_checkpoint: bool) -> Iterator[_Stopwatch]:
+        """Training time; with that of earlier runs whose checkpoint this one goes on from, also where it is stopped."""
+        place = self._checkpoint(name).with_suffix(".seconds") if has_checkpoint else None
+        earlier = json.loads(place.read_text(encoding="utf-8")) if place is not None and place.exists() else {}
+        watch = _Stopwatch(earlier.get("seconds", 0.0), running=not earlier.get("done", False))
+        done = False
+        try:
+            yield watch
+            done = True
+        finally:
+            if place is not None:
+                write_aside(place, f"{json.dumps({'seconds': watch.seconds, 'done': done})}\n".encode())
 
     def _checkpoint(self, name: SystemName) -> Path:
-        place = self.folder / "checkpoints"
+        place = self.folder / "checkpoints" / digest_texts(self.data.train_queries)[:12]
         make_folder(place)
         return place / f"{_label(name)}.pt"
+
+
+def _alone(name: SystemName) -> bool:
+    """Whether it has no use for vectors of the first stage, and pays for none."""
+    reranks = name.method == "rerank" and name.first in FIRST_STAGES and name.learner is None
+    return reranks or (name.method == "anncur" and name.first is None)
 
 
 def _label(name: SystemName) -> str:
@@ -240,11 +308,28 @@ def _label(name: SystemName) -> str:
 
 
 @dataclass
+class _Stopwatch:
+    """Seconds spent inside it, on top of those before; what was finished before is not counted again."""
+
+    seconds: float = 0.0
+    running: bool = True
+    _start: float = 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.running:
+            self.seconds += time.perf_counter() - self._start
+
+
+@dataclass
 class _Timed:
-    """A factorization whose fit is timed."""
+    """A factorization whose fits are timed, and so is choosing a second pass' pairs after the first fit."""
 
     factorization: Factorization
-    seconds: float = 0.0
+    kept: _Stopwatch = field(default_factory=_Stopwatch)
+    _fitted: float | None = None
 
     def check(self, pairs: Pairs, n_items: int, *, has_vectors: bool) -> None:
         self.factorization.check(pairs, n_items, has_vectors=has_vectors)
@@ -252,7 +337,18 @@ class _Timed:
     def fit(
         self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
     ) -> ItemModel:
-        start = time.perf_counter()
-        model = self.factorization.fit(scores, item_vectors, query_vectors)
-        self.seconds = time.perf_counter() - start
+        with self.kept:
+            model = self.factorization.fit(scores, item_vectors, query_vectors)
+        self._fitted = time.perf_counter()
         return model
+
+    def told(self, progress: ProgressCallback) -> ProgressCallback:
+        """Progress of scoring: its first word after a fit ends the choice of the second pass' pairs."""
+
+        def tell(done: int, total: int) -> None:
+            if self._fitted is not None and self.kept.running:
+                self.kept.seconds += time.perf_counter() - self._fitted
+            self._fitted = None
+            progress(done, total)
+
+        return tell

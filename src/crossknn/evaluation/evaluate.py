@@ -14,10 +14,10 @@ import numpy as np
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.evaluation.ground_truth import exact_scores
-from crossknn.evaluation.measures import Interval, paired_interval, top_k_recall
+from crossknn.evaluation.measures import Interval, error_reduction, paired_interval, top_k_recall
 from crossknn.evaluation.origins import bucket_ends, origins
 from crossknn.evaluation.replay import Replayed, System, replay
-from crossknn.evaluation.report import Cell, Report, Seconds
+from crossknn.evaluation.report import Cell, Pair, Report, Seconds
 from crossknn.evaluation.task import Judge, Judgements, RightItem
 from crossknn.files import write_aside
 from crossknn.index import Index
@@ -45,18 +45,23 @@ class EvaluationOptions:
         methods: name to method, or to a :class:`System` over another index; the first is the baseline of the gains, and
             its first stage is the one that ranks are told by.
         seed: of the bootstrap.
+        pairs: names of methods that are compared with each other too, the better one first.
     """
 
     ks: Sequence[int] = (1, 10, 100)
     budgets: Sequence[int] = (50, 100, 200, 500)
     methods: Mapping[str, SearchMethod | System] = field(default_factory=default_methods)
     seed: int = 0
+    pairs: Sequence[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
         if not self.ks or not self.budgets or not self.methods:
             raise InputError("an evaluation needs at least one k, one budget and one method")
         if min(self.ks) < 1 or min(self.budgets) < 1:
             raise InputError(f"every k and budget must be at least 1, got {list(self.ks)} and {list(self.budgets)}")
+        for name in (name for pair in self.pairs for name in pair):
+            if name not in self.methods:
+                raise InputError(f"{name!r} is to be compared, and is not among {', '.join(self.methods)}")
         if min(self.ks) > max(self.budgets):
             raise InputError(f"no k of {list(self.ks)} fits a budget of {list(self.budgets)}; recall needs k <= budget")
 
@@ -99,16 +104,33 @@ def evaluate(
     judge = _judge(index, labels, relevant)
     exact, calls_per_second = _ground_truth(index, queries, folder, progress)
     everything = np.broadcast_to(np.arange(len(index)), exact.shape)
+    replayed = replay(systems, queries, exact, options.budgets)
+    recall = {
+        key: {k: _recall(exact, run.scored, k) for k in options.ks if k <= run.scored.shape[1]}
+        for key, run in replayed.runs.items()
+    }
     return Report(
         baseline=next(iter(options.methods)),
         n_queries=len(queries),
         n_items=len(index),
         exact_task=_task(exact, everything, judge, options.seed),
         calls_per_second=calls_per_second,
-        cells=_cells(replay(systems, queries, exact, options.budgets), exact, judge, options, systems),
+        cells=_cells(replayed, recall, exact, judge, options, systems),
         context=_context(index, options, systems),
         offline={name: system.offline for name, system in systems.items() if system.offline is not None},
+        pairs=_pairs(recall, options),
     )
+
+
+def _pairs(recall: Mapping[tuple[str, int], Mapping[int, FloatArray]], options: EvaluationOptions) -> list[Pair]:
+    found = []
+    for method, other in options.pairs:
+        for budget in options.budgets:
+            both = [(k, values, recall[other, budget][k]) for k, values in recall[method, budget].items()]
+            gain = {k: paired_interval(a, b, seed=options.seed) for k, a, b in both}
+            less = {k: error_reduction(a, b, seed=options.seed) for k, a, b in both}
+            found.append(Pair(method, other, budget, gain, less))
+    return found
 
 
 def _check(
@@ -193,6 +215,7 @@ def _cache_hits(index: Index) -> int:
 
 def _cells(
     replayed: Replayed,
+    recall: Mapping[tuple[str, int], Mapping[int, FloatArray]],
     exact: FloatArray,
     judge: Judge | None,
     options: EvaluationOptions,
@@ -201,10 +224,6 @@ def _cells(
     """Measure every run, and compare it with the baseline's at the same budget."""
     n_items, seed = exact.shape[1], options.seed
     ends = bucket_ends(n_items, max((b for b in options.budgets if min(options.ks) <= b < n_items), default=n_items))
-    recall = {
-        key: {k: _recall(exact, run.scored, k) for k in options.ks if k <= run.scored.shape[1]}
-        for key, run in replayed.runs.items()
-    }
     cells = []
     for (method, budget), run in replayed.runs.items():
         measured, baseline = recall[method, budget], recall[next(iter(options.methods)), budget]

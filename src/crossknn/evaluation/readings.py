@@ -88,7 +88,8 @@ def how_measured(report: Report) -> str:
     rate = (
         "times are those measured beside the calls"
         if report.calls_per_second is None
-        else f"times are those measured beside the calls, plus calls at the ground truth's {_rate(report)} per second"
+        else "times are those measured beside the calls, plus calls at "
+        f"{_rate(report)} per second, the rate of {_rate_of(report)}"
     )
     return (
         f"The cross-encoder scored all {pairs} pairs of a query and an item, and Top-k-Recall is the share of its "
@@ -198,7 +199,9 @@ def _time(report: Report) -> str:
 def _caution(report: Report) -> str:
     if report.calls_per_second is None:
         return ""
-    return " The cross-encoder's rate is that of the ground truth, in large batches: rounds of few calls can be slower."
+    return (
+        f" The cross-encoder's rate is that of {_rate_of(report)}, in large batches: rounds of few calls can be slower."
+    )
 
 
 def _known(cell: Cell) -> Origins:
@@ -216,6 +219,10 @@ def _calls(report: Report) -> str:
 
 def _rate(report: Report) -> str:
     return f"{report.calls_per_second or 0:,.0f}"
+
+
+def _rate_of(report: Report) -> str:
+    return str(report.context.get("rate_of", "the ground truth"))
 
 
 def _listed(pairs: Iterable[tuple[str, str]]) -> str:

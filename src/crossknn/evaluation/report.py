@@ -72,6 +72,25 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two methods at one budget.
+
+    Attributes:
+        method, other: their names.
+        budget: CE calls per query ``m``.
+        gain: k to the paired difference of Top-k-Recall@m, ``method`` less ``other``.
+        error_reduction: k to the share of the other's error (1 - recall) that ``method`` does not make; None where the
+            other makes none.
+    """
+
+    method: str
+    other: str
+    budget: int
+    gain: dict[int, Interval]
+    error_reduction: dict[int, Interval | None]
+
+
+@dataclass(frozen=True)
 class Report:
     """An evaluation.
 
@@ -84,6 +103,7 @@ class Report:
         cells: one for each method and budget.
         context: index, scorer, seed and whatever else tells runs apart.
         offline: method to what its index cost, where that was measured.
+        pairs: methods compared with each other, besides each with the baseline.
     """
 
     baseline: str
@@ -94,6 +114,7 @@ class Report:
     cells: Sequence[Cell]
     context: dict[str, Any]
     offline: dict[str, Offline] = field(default_factory=dict)
+    pairs: Sequence[Pair] = ()
 
     @property
     def methods(self) -> list[str]:

@@ -35,21 +35,24 @@ FACTORIZATIONS: Mapping[str, Callable[[], Factorization]] = {
     "mf-side-refined": MFSideInformation,
     "cur": CUR,
 }
+NEED_VECTORS = ("mf-ind", "mf-side", "mf-side-refined", DISTILLED)
+"""Learners that start from a dense first stage's vectors and cannot do without."""
+
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
 
 _NAME = re.compile(
-    r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:/(?P<first>[a-z0-9]+))?"
+    r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?(?:/(?P<first>[a-z0-9]+))?"
     r"(?::(?P<learner>[a-z]+(?:-[a-z]+)*)(?:@(?P<calls>\d+(?:\.\d+)?))?)?"
 )
 
 
 @dataclass(frozen=True)
 class SystemName:
-    """``METHOD[-rROUNDS][/FIRST][:LEARNER[@CALLS]]``, such as ``axn:mf@2`` or ``rerank/bm25``.
+    """``METHOD[-rROUNDS][-mMIXING][/FIRST][:LEARNER[@CALLS]]``, such as ``axn:mf@2`` or ``rerank/bm25``.
 
     Attributes:
         method: one of :data:`~crossknn.search.METHODS`.
-        rounds: in place of the method's own.
+        rounds, mixing: in place of the method's own.
         first: what ranks the first items: a first stage in place of the index's, or ``vectors`` for the learned item
             vectors themselves; None is the index's first stage, but what was learned where ``rerank`` has a learner.
         learner: what is learned offline: one of :data:`FACTORIZATIONS` (``scale`` learns the normalisation of scores
@@ -64,6 +67,7 @@ class SystemName:
     first: str | None = None
     learner: str | None = None
     calls: float | None = None
+    mixing: float | None = None
 
     @classmethod
     def parse(cls, name: str) -> SystemName:
@@ -75,10 +79,10 @@ class SystemName:
         found = _NAME.fullmatch(name)
         if found is None:
             raise InputError(
-                f"{name!r} is no system; write METHOD[-rROUNDS][/FIRST][:LEARNER[@CALLS]], such as axn:mf@2 or "
-                "rerank/bm25"
+                f"{name!r} is no system; write METHOD[-rROUNDS][-mMIXING][/FIRST][:LEARNER[@CALLS]], such as "
+                "axn:mf@2 or rerank/bm25"
             )
-        method, rounds, first, learner, calls = found.groups()
+        method, rounds, mixing, first, learner, calls = found.groups()
         for what, value, known in (
             ("method", method, METHODS),
             ("first stage", first, [*FIRST_STAGES, VECTORS]),
@@ -92,16 +96,20 @@ class SystemName:
             first,
             learner,
             None if calls is None else float(calls),
+            None if mixing is None else float(mixing),
         )
         if parsed.calls == 0 or parsed.rounds == 0:
             raise InputError(f"{name!r}: rounds and calls must be above 0")
         parsed.search_method()
+        if learner == "cur" and (first == VECTORS or method == "rerank"):
+            raise InputError(f"{name!r}: columns of dense rows rank nothing before a query has scores; use adacur:cur")
         return parsed
 
     @property
     def family(self) -> str:
         """The name without the calls: systems of one family are one line in a figure against calls."""
-        whole = self.method + (f"-r{self.rounds}" if self.rounds else "") + (f"/{self.first}" if self.first else "")
+        settings = (f"-r{self.rounds}" if self.rounds else "") + ("" if self.mixing is None else f"-m{self.mixing:g}")
+        whole = self.method + settings + (f"/{self.first}" if self.first else "")
         return f"{whole}:{self.learner}" if self.learner else whole
 
     def search_method(self) -> SearchMethod:
@@ -111,7 +119,7 @@ class SystemName:
             InputError: the method has no rounds, or no first round by vectors.
         """
         learned_first = self.method == "rerank" and self.first is None and self.learner is not None
-        return variant(self.method, self.rounds, by_item_vectors=self.first == VECTORS or learned_first)
+        return variant(self.method, self.rounds, self.mixing, by_item_vectors=self.first == VECTORS or learned_first)
 
     def build_options(self, n_queries: int, n_items: int, seed: int) -> BuildOptions:
         """Plan and factorization for the calls that the name allows; half of a query's items are its nearest.

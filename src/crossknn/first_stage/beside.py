@@ -18,15 +18,18 @@ class WithVectors:
     Args:
         first: ranks the items.
         dense: gives the vectors.
+
+    Attributes:
+        dense: the same.
     """
 
     def __init__(self, first: FirstStage, dense: Dense) -> None:
-        self._first, self._dense = first, dense
+        self._first, self.dense = first, dense
         self.fingerprint = f"{first.fingerprint} with {dense.fingerprint}"
 
     def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> BoundWithVectors:
         """Prepare both; ``item_vectors`` are the dual encoder's."""
-        return BoundWithVectors(self._first.prepare(items), self._dense.prepare(items, item_vectors))
+        return BoundWithVectors(self._first.prepare(items), self.dense.prepare(items, item_vectors))
 
 
 class BoundWithVectors:

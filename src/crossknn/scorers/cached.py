@@ -22,6 +22,8 @@ from crossknn.scorers.base import BoundScorer, Fingerprint, Scorer, checked_scor
 _APPLICATION = 0x63724B4E  # "crKN", by which SQLite files of this kind are known
 _FORMAT = 2
 _WAIT_SECONDS = 30.0
+_KEPT_AT_ONCE = 512
+"""Scores between two writes: a crash loses at most these."""
 _SCHEMA = """
 CREATE TABLE scorers (scorer BLOB PRIMARY KEY, model TEXT NOT NULL, kernel TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE scores (
@@ -137,9 +139,10 @@ class _BoundCached:
         where = {key: n for n, key in reversed(list(enumerate(keys)))}  # equal pairs are scored once, by the first
         known = self.cache.look_up(list(where)) if where else {}
         missing = sorted(n for key, n in where.items() if key not in known)
-        if missing:
-            fresh = checked_scores(self.bound, queries, query_indices[missing], item_indices[missing])
-            rows = [(*keys[n], float(score)) for n, score in zip(missing, fresh, strict=True)]
+        for start in range(0, len(missing), _KEPT_AT_ONCE):
+            some = missing[start : start + _KEPT_AT_ONCE]
+            fresh = checked_scores(self.bound, queries, query_indices[some], item_indices[some])
+            rows = [(*keys[n], float(score)) for n, score in zip(some, fresh, strict=True)]
             self.cache.store(rows)
             known |= {(query, item): score for query, item, score in rows}
         self.cache.hits += len(keys) - len(missing)

@@ -29,11 +29,14 @@ METHODS: Mapping[str, SearchMethod] = {
 """``bayes`` is meant for an index with :class:`~crossknn.factorization.MFSideInformation`, ``anncur`` and ``adacur``
 for one with CUR; ``axn-paper`` has the paper's solver."""
 
-_NAME = re.compile(r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?P<vectors>/vectors)?")
+_NAME = re.compile(
+    r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?(?P<vectors>/vectors)?"
+)
 
 
 def method_named(name: str) -> SearchMethod:
-    """``METHOD[-rROUNDS][/vectors]``: one of :data:`METHODS`, in so many rounds, its first items by item vectors.
+    """``METHOD[-rROUNDS][-mMIXING][/vectors]``: one of :data:`METHODS`, perhaps in so many rounds, with so much mixing
+    (lambda of eq. 7), its first items by item vectors.
 
     Raises:
         InputError: no such method, or it has no such setting.
@@ -43,13 +46,20 @@ def method_named(name: str) -> SearchMethod:
     """
     found = _NAME.fullmatch(name)
     if found is None:
-        raise InputError(f"{name!r} is no search method; write METHOD[-rROUNDS][/vectors], such as axn-r5")
-    method, rounds, vectors = found.groups()
-    return variant(method, None if rounds is None else int(rounds), by_item_vectors=vectors is not None)
+        raise InputError(f"{name!r} is no search method; write METHOD[-rROUNDS][-mMIXING][/vectors], such as axn-r5")
+    method, rounds, mixing, vectors = found.groups()
+    return variant(
+        method,
+        None if rounds is None else int(rounds),
+        None if mixing is None else float(mixing),
+        by_item_vectors=vectors is not None,
+    )
 
 
-def variant(name: str, rounds: int | None = None, *, by_item_vectors: bool = False) -> SearchMethod:
-    """One of :data:`METHODS` with other rounds, or with its first items by item vectors.
+def variant(
+    name: str, rounds: int | None = None, mixing: float | None = None, *, by_item_vectors: bool = False
+) -> SearchMethod:
+    """One of :data:`METHODS` with other rounds or mixing, or with its first items by item vectors.
 
     Raises:
         InputError: no such method, or it has no such setting.
@@ -61,6 +71,10 @@ def variant(name: str, rounds: int | None = None, *, by_item_vectors: bool = Fal
         if not isinstance(method, AXN | GAR | TouR):
             raise InputError(f"{name} has no rounds to set")
         method = replace(method, rounds=rounds)
+    if mixing is not None:
+        if not isinstance(method, AXN):
+            raise InputError(f"{name} has no mixing to set")
+        method = replace(method, mixing=mixing)
     if by_item_vectors:
         if isinstance(method, AXN):
             return replace(method, first_round="item vectors")
