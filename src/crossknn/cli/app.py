@@ -1,4 +1,4 @@
-"""``crossknn build | search | evaluate | benchmark | verify | cache | demo``."""
+"""``crossknn build | search | tune | evaluate | benchmark | distill | serve | verify | cache | demo``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from crossknn.cli.models import (
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar, result_table, tuning_table
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
-from crossknn.factorization import CUR, Factorization, MFInductive, MFSideInformation, MFTransductive
+from crossknn.evaluation.systems import FACTORIZATIONS
+from crossknn.factorization import Factorization
 from crossknn.files import make_folder, sole_writer
 from crossknn.fingerprints import digest_texts
 from crossknn.index import BuildOptions, Index
@@ -68,19 +69,15 @@ class FactorizationName(str, Enum):
     """Factorizations by name."""
 
     mf = "mf"
+    mf_adamw = "mf-adamw"
     mf_ind = "mf-ind"
     mf_side = "mf-side"
+    scale = "scale"
     cur = "cur"
 
     def factorization(self) -> Factorization:
         """With its own settings."""
-        made: dict[FactorizationName, Factorization] = {
-            FactorizationName.mf: MFTransductive(),
-            FactorizationName.mf_ind: MFInductive(),
-            FactorizationName.mf_side: MFSideInformation(),
-            FactorizationName.cur: CUR(),
-        }
-        return made[self]
+        return FACTORIZATIONS[self.value]()
 
 
 METHOD_HELP = f"One of {', '.join(METHODS)}; perhaps with rounds and more behind: axn-r5, axn-m0.5, axn/vectors."
@@ -146,7 +143,8 @@ def build(
         int | None, typer.Option(min=0, help="Random ones: 50 per query, or 2 per item, unless given.")
     ] = None,
     factorization: Annotated[
-        FactorizationName, typer.Option(help="How item vectors are learned; cur needs the plan all-items.")
+        FactorizationName,
+        typer.Option(help="How item vectors are learned; cur needs the plan all-items, scale learns a scale alone."),
     ] = FactorizationName.mf,
     refine: Annotated[
         int, typer.Option(min=0, help="Per query, in a second pass: what its own search would score next.")
@@ -344,6 +342,29 @@ def evaluate_command(
     notes.print("report: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
     if not any(file.suffix == ".png" for file in files):
         notes.print("for figures: pip install 'crossknn[plot]'", highlight=False, markup=False)
+
+
+@app.command()
+@one_line_errors
+def distill(
+    index: IndexPath,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the new model.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the train queries.")] = 3,
+    scorer: ScorerSpec = None,
+    first_stage: FirstStageSpec = None,
+    device: Device = "cpu",
+) -> None:
+    """Fine-tune an index's own dual encoder on the scores it was built with; costs no cross-encoder call.
+
+    A run that was interrupted goes on from its last epoch.
+
+    Example: [bold]crossknn distill codes.crossknn --out encoder/[/bold]   (needs: pip install 'crossknn[torch]')
+    """
+    from crossknn.cli.distill import run_distillation
+
+    remembered = read_manifest(index)["config"].get("notes", {})
+    opened = _open(index, scorer, first_stage, device, None)
+    run_distillation(opened, first_stage or remembered.get("first_stage"), out_folder, epochs, device)
 
 
 @app.command("tune")

@@ -15,12 +15,17 @@ from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, Shortlisted, open
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.datasets import hpo, icd10cm
 from crossknn.datasets.splits import Dataset
+from crossknn.datasets.wordnet import load_wordnet
+from crossknn.datasets.zeshel import load_zeshel
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import DEFAULT_SYSTEMS
 from crossknn.files import make_folder
 from crossknn.inputs import Qrels, Query, judgements, labels_of, read_beir, read_items, read_queries
 from crossknn.scores.ledger import ProgressCallback
+
+FOLDERS = {"wordnet": "wordnet:FOLDER[:DOMAIN]", "zeshel": "zeshel:DOCUMENTS:MENTIONS"}
+"""Data sets whose files do not install as a Python package."""
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
     "icd10cm": icd10cm.load_icd10cm,
@@ -32,7 +37,9 @@ DATASETS: dict[str, Callable[[], Dataset]] = {
 
 @one_line_errors
 def benchmark_command(
-    items: Annotated[str, typer.Argument(help=f"{', '.join(DATASETS)}; a BeIR folder; or a file of items.")],
+    items: Annotated[
+        str, typer.Argument(help=f"{', '.join([*DATASETS, *FOLDERS.values()])}; a BeIR folder; or a file of items.")
+    ],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for scores, checkpoints and the report.")],
     scorer: Annotated[str, typer.Option(help=SCORER_HELP)],
     first_stage: Annotated[str, typer.Option(help=FIRST_STAGE_HELP)],
@@ -141,6 +148,22 @@ def _trainable(first_stage: str, device: str) -> Callable[[], Any] | None:
     return lambda: import_extra("sentence_transformers", "torch").SentenceTransformer(name, device=device)
 
 
+def dataset_named(name: str) -> Dataset:
+    """One of :data:`DATASETS`, or one of :data:`FOLDERS` with its places.
+
+    Raises:
+        InputError: the places are not told, or not there.
+    """
+    kind, *places = name.split(":")
+    if kind not in FOLDERS:
+        return DATASETS[name]()
+    if kind == "wordnet" and len(places) in (1, 2) and places[0]:
+        return load_wordnet(Path(places[0]), *places[1:])
+    if kind == "zeshel" and len(places) == 2 and all(places):
+        return load_zeshel(Path(places[0]), Path(places[1]))
+    raise InputError(f"cannot read {name!r}; write {FOLDERS[kind]}")
+
+
 def _data(
     items: str,
     train_queries: Path | None,
@@ -150,10 +173,10 @@ def _data(
     limit: int | None,
 ) -> BenchmarkData:
     qrels: Qrels | None = None
-    if items in DATASETS:
+    if items in DATASETS or items.partition(":")[0] in FOLDERS:
         if train_queries is not None or queries is not None:
             raise InputError(f"{items} has queries of its own; --train-queries and --queries go with items of a file")
-        named = DATASETS[items]()
+        named = dataset_named(items)
         if split not in ("dev", "test"):
             raise InputError(f"no split {split!r} to measure on; there are dev and test")
         train, asked = ([Query(q.text, q.item_id) for q in named.queries[s]] for s in ("index_train", split))
@@ -163,7 +186,8 @@ def _data(
         train = read_queries(train_queries) if train_queries else read_beir(Path(items), "train", strict=False)[1]
     elif train_queries is None or queries is None:
         raise InputError(
-            f"{items!r} is no named data set ({', '.join(DATASETS)}); a file needs --train-queries and --queries"
+            f"{items!r} is no named data set ({', '.join([*DATASETS, *FOLDERS.values()])}); a file needs "
+            "--train-queries and --queries"
         )
     else:
         texts, train, asked = read_items(Path(items)), read_queries(train_queries), read_queries(queries)

@@ -199,6 +199,12 @@ def _offline_panels(report: Report) -> list[Panel]:
     ]
 
 
+def _headline_budget(report: Report, k: int) -> int:
+    """Calls at which recall of the top k is told: ten for each, a hundred at least, or as many as were measured."""
+    focus = report.focus[0].budget
+    return min((cell.budget for cell in report.cells if max(10 * k, 100) <= cell.budget <= focus), default=focus)
+
+
 def _best_families(report: Report) -> list[str]:
     """As many families that learn as lines can be told apart: those whose best finds most."""
     k = max(k for cell in report.focus for k in cell.recall)
@@ -213,11 +219,11 @@ def _best_families(report: Report) -> list[str]:
 
 def _offline_panel(report: Report, k: int, against: str, families: Sequence[str]) -> Panel:
     """Families that learn as lines; of those that do not, the baseline and the best as a level to be above."""
-    budget = report.focus[0].budget
+    budget = _headline_budget(report, k)
     levels: dict[str, float] = {}
     lines: dict[str, list[tuple[float, float]]] = {family: [] for family in families}
-    for cell in report.focus:
-        if (cost := report.offline.get(cell.method)) is None:
+    for cell in report.cells:
+        if cell.budget != budget or (cost := report.offline.get(cell.method)) is None:
             continue
         value = 100 * cell.recall[k].mean
         if cost.calls:
