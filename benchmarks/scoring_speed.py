@@ -3,6 +3,7 @@
     python benchmarks/scoring_speed.py --model training/runs/demo/model --fp32 training/runs/demo/fp32
 
 Needs the extras torch, icd10cm, hpo and demo; FlashRank takes part where it is installed (`pip install flashrank`).
+With `--device cuda` the scorers run there too, in fp32 and half precision, compared with the rival on the CPU.
 Every contestant scores the same pairs in turn, round after round, so that a busy machine is busy for all; a ratio is
 the median over rounds of the ratios within one round. Pairs: dev queries with random items, each query with as many.
 """
@@ -94,6 +95,11 @@ def contestants(args: argparse.Namespace, folder: Path) -> dict[str, Callable[[P
         "crossknn fp32": ours(OnnxScorer(args.fp32, OnnxOptions())),
         "crossknn int8": ours(OnnxScorer(demo_folder("cross_encoder"))),
     }
+    if args.device:
+        found[f"crossknn fp32 on {args.device}"] = ours(OnnxScorer(args.fp32, OnnxOptions(device=args.device)))
+        for dtype in ("float32", "float16", "bfloat16"):
+            there = SentenceTransformersScorer(args.model, device=args.device, dtype=dtype, max_length=MAX_LENGTH)
+            found[f"crossknn's sentence-transformers scorer, {dtype} on {args.device}"] = ours(there)
     try:
         found["flashrank fp32"] = FlashRank(args.fp32, args.model, folder).score
     except ImportError:
@@ -121,6 +127,14 @@ def measure(runs: dict[str, Callable[[Pairs], FloatArray]], pairs: Pairs, rounds
         "ratio_to_rival": {name: float(np.median(seconds[RIVAL] / s)) for name, s in seconds.items() if name != RIVAL},
         "largest_difference_fp32": float(np.abs(scores["crossknn fp32"] - logits).max()),
         "spearman_int8": float(np.corrcoef(_ranks(scores["crossknn int8"]), _ranks(logits))[0, 1]),
+        "elsewhere": {
+            name: {
+                "largest_difference": float(np.abs(found - logits).max()),
+                "spearman": float(np.corrcoef(_ranks(found), _ranks(logits))[0, 1]),
+            }
+            for name, found in scores.items()
+            if " on " in name
+        },
     }
 
 
@@ -133,6 +147,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="the fine-tuned model as transformers saves it")
     parser.add_argument("--fp32", type=Path, required=True, help="the same exported to ONNX in fp32")
+    parser.add_argument("--device", help="where the scorers run besides, such as cuda")
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--per-query", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)

@@ -81,6 +81,9 @@ class Metadata(Sequence[Mapping[str, Any]]):
     def mask(self, conditions: Conditions) -> BoolArray:
         """(n_items,) true where all conditions hold.
 
+        >>> Metadata([{"part": "eye", "year": 1999}, {"part": "ear"}]).mask({"year": {"lt": 2000}}).tolist()
+        [True, False]
+
         Raises:
             InputError: no item has a field, or a condition of another kind than the field's values (a number where
                 they are texts, say) or of no known form.

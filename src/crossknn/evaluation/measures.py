@@ -22,6 +22,9 @@ def top_k_recall(exact: FloatArray, scored: IntArray, k: int) -> float:
 
     Raises:
         InputError: k is out of range.
+
+    >>> top_k_recall(np.array([0.5, 0.9, 0.1, 0.7]), np.array([1, 2]), k=2)
+    0.5
     """
     if not 1 <= k <= len(exact):
         raise InputError(f"k must lie between 1 and the {len(exact)} items, got {k}")
@@ -65,6 +68,9 @@ def error_reduction(values: FloatArray, others: FloatArray, *, seed: int = 0) ->
 
     Returns:
         1 where nothing is left of the error, below 0 where it has grown; None where the others make none.
+
+    >>> error_reduction(np.array([0.9, 0.9]), np.array([0.8, 0.8])).mean.__round__(3)
+    0.5
     """
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(values), size=(10_000, len(values)))

@@ -16,6 +16,10 @@ class Normalisation:
     """CE scores mapped to the range of the first stage's, ``s' = scale (s - shift)`` (paper, appendix A.4).
 
     Order is kept, so no ranking changes; a fit does, since vectors of unit length cannot reach logits of -10.
+
+    >>> fitted = Normalisation.matching(np.array([-10.0, 0.0, 10.0]), np.array([0.1, 0.2, 0.3]))
+    >>> fitted.apply(np.array([10.0])).round(3).tolist()
+    [0.3]
     """
 
     scale: float = 1.0

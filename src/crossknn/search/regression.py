@@ -44,6 +44,9 @@ class MinNorm:
 
     With fewer scores than dimensions it reproduces every score seen; ``prior_mean`` is not used (the paper mixes a
     query vector in afterwards, eq. 7).
+
+    >>> MinNorm().solve(np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([3.0, 4.0])).vector.round(6).tolist()
+    [3.0, 2.0]
     """
 
     def solve(self, vectors: FloatArray, targets: FloatArray, prior_mean: FloatArray | None = None) -> FittedQuery:

@@ -39,6 +39,9 @@ def top_k(scores: FloatArray, k: int, allowed: BoolArray | None = None) -> IntAr
         scores: (n,) finite scores.
         k: how many; fewer come back if fewer are allowed.
         allowed: (n,) mask; None allows all.
+
+    >>> top_k(np.array([1.0, 3.0, 3.0, 2.0]), 3).tolist()
+    [1, 2, 3]
     """
     candidates = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
     values = scores[candidates]
