@@ -56,6 +56,34 @@ def offline_table(report: dict[str, Any], methods: list[str]) -> str:
     return table(["system", "embedding", "scoring", "training", "embedding again", "seconds in all"], rows)
 
 
+def recall_table(report: dict[str, Any], methods: list[str] | None = None) -> str:
+    """Recall at the headline points alone, with its mean over them."""
+    cells = {(c["method"], c["budget"]): c for c in report["cells"]}
+    rows = []
+    for method in methods or dict.fromkeys(c["method"] for c in report["cells"]):
+        recall = [100 * cells[method, m]["recall"][str(k)]["mean"] for k, m in POINTS]
+        rows.append([f"`{method}`", *(f"{value:.1f}" for value in recall), f"{sum(recall) / len(recall):.1f}"])
+    return table(["system", *(f"{k}@{m}" for k, m in POINTS), "mean"], rows)
+
+
+def pairs_table(report: dict[str, Any], *, own: bool, error: bool = False) -> str:
+    """Systems against reranking by the same vectors (`own`), or against each other; gain in points, or less error."""
+    found = {(p["method"], p["other"], p["budget"]): p for p in report["pairs"]}
+    rows = []
+    for method, other in dict.fromkeys((p["method"], p["other"]) for p in report["pairs"]):
+        reranks = other.startswith("rerank") and other.partition(":")[2] == method.partition(":")[2]
+        if reranks != own:
+            continue
+        row = [f"`{method}`", f"`{other}`"]
+        for k, m in POINTS:
+            value = found[method, other, m]["error_reduction" if error else "gain"][str(k)]
+            sign = "" if error else "+"
+            shown = [format(100 * value[part], f"{sign}.{0 if error else 1}f") for part in ("mean", "low", "high")]
+            row.append(f"{shown[0]} ({shown[1]} to {shown[2]})")
+        rows.append(row)
+    return table(["system", "against", *(f"{k}@{m}" for k, m in POINTS)], rows)
+
+
 def rounds_table(report: dict[str, Any], methods: dict[str, int]) -> str:
     """Recall and time per query beside the CE calls, by rounds."""
     cells = {(c["method"], c["budget"]): c for c in report["cells"]}
@@ -118,14 +146,9 @@ def main() -> None:
     page = ROOT / "docs" / "results.md"
     icd = json.loads((ROOT / "benchmarks" / "results" / "icd10cm-10k" / "report.json").read_text())
     hpo = json.loads((ROOT / "benchmarks" / "results" / "hpo-10k" / "report.json").read_text())
+    usual = {"axn": 10, "axn-paper": 5}
     rounds = {
-        "axn-r2": 2,
-        "axn-r5": 5,
-        "axn": 10,
-        "axn-r20": 20,
-        "axn-paper-r2": 2,
-        "axn-paper": 5,
-        "axn-paper-r10": 10,
+        (name if usual[name] == n else f"{name}-r{n}"): n for name in ("axn", "axn-paper") for n in (1, 2, 5, 10, 20)
     }
     costly = ["rerank", "axn:mf@10", "axn-paper:mf-adamw@10", "axn:mf-ind@10", "bayes:mf-side@10", "axn:distilled@10"]
     costly += ["adacur:cur@10", "adacur:cur@50"]
@@ -133,13 +156,19 @@ def main() -> None:
         "icd-systems": systems_table(icd),
         "icd-gains": gains_table(icd, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
         "icd-offline": offline_table(icd, costly),
-        "icd-rounds": rounds_table(icd, rounds),
         "hpo-systems": systems_table(hpo),
         "hpo-gains": gains_table(hpo, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
     }
     for name in ("icd10cm-10k", "hpo-10k"):
         beyond = json.loads((ROOT / "benchmarks" / "results" / f"beyond-{name}" / "report.json").read_text())
         made[f"{name[:3]}-beyond"] = systems_table(beyond)
+        if name.startswith("icd"):
+            made["icd-rounds"] = rounds_table(beyond, rounds)
+            made["icd-own"] = pairs_table(beyond, own=True)
+            made["icd-pairs"] = pairs_table(beyond, own=False)
+            made["icd-errors"] = pairs_table(beyond, own=False, error=True)
+    choices = ROOT / "benchmarks" / "results" / "choices-icd10cm-10k-dev" / "report.json"
+    made["icd-choices"] = recall_table(json.loads(choices.read_text()))
     stopping = ["axn", "axn:mf@10", "bayes:mf-side@10"]
     for name in ("icd10cm-10k", "hpo-10k"):
         measured = json.loads((ROOT / "benchmarks" / "results" / f"stopping-{name}-test.json").read_text())
