@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,8 @@ def test_an_index_without_metadata_says_so() -> None:
         ({"a": {"": 1}}, "must map names"),
         ({"a": {"part": {"nested": 1}}}, "a value of 'part' must be a text"),
         ({"a": {"year": float("inf")}}, "a value of 'year' must be"),
+        ({"a": {"part": ["\ud800"]}}, "metadata of item 'a' is no valid Unicode"),
+        ({"a": {"\ud800": 1}}, "metadata of item 'a' is no valid Unicode"),
         (["a"], "must map item ids to fields, got list"),
     ],
 )
@@ -84,7 +87,15 @@ def test_bad_metadata_is_refused(given_rows: Any, message: str) -> None:
 
 
 def test_values_are_counted_most_frequent_first() -> None:
-    assert list(Metadata(ROWS).values("part").items()) == [("eye", 2), ("ear", 1), ("1", 1)]
+    assert Metadata(ROWS).values("part") == [("eye", 2), ("ear", 1), ("1", 1)]
+    twice = Metadata([{"x": ["a", "a"]}, {"x": [True, 1]}, {"x": 1.0}])
+    assert [(str(value), n) for value, n in twice.values("x")] == [("1", 2), ("a", 1), ("True", 1)]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    metadata = Metadata([{"n": np.int64(3), "yes": np.bool_(True), "x": (np.float32(0.5),)}])
+    assert json.dumps(list(metadata)) == '[{"n": 3, "yes": true, "x": [0.5]}]'
+    assert metadata.mask({"n": {"gte": np.float64(2.5)}, "yes": True}).tolist() == [True]
 
 
 _VALUE = st.integers(-3, 3)

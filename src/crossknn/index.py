@@ -661,7 +661,7 @@ class Index:
             best = np.lexsort((indices, -scores))[:k]
             ranks = _ranks(task.first_stage_scores[row], indices[best], task.allowed)
             hits = tuple(
-                Hit(self.item_ids[i], float(s), int(r), int(rank), self.items[i], self.metadata[i])
+                Hit(self.item_ids[i], float(s), int(r), int(rank), self.items[i], dict(self.metadata[i]))
                 for i, s, r, rank in zip(indices[best], scores[best], rounds[best], ranks, strict=True)
             )
             expected = None if known.expected_recall is None else float(known.expected_recall[0])

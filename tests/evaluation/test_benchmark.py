@@ -89,7 +89,7 @@ def test_every_system_runs_and_finds_what_it_must(lab: Any, tmp_path: Path) -> N
     assert {pair.method: pair.other for pair in report.pairs} == {
         **dict.fromkeys(("tour-ce", "tour-mse", "axn", "axn-paper"), "rerank"),
         "axn-paper-r2/bm25": "rerank/bm25",
-        "axn:mf@2": "rerank:mf@2",
+        **dict.fromkeys(("axn:mf@2", "axn/vectors:mf@2"), "rerank:mf@2"),
     }
     both = [cells[name, 30].recall[10].mean for name in ("axn", "rerank")]
     pair = found["axn", "rerank", 30]
@@ -244,6 +244,28 @@ def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("options", "changed", "message"),
+    [
+        ({"pairs": [("axn", "axn:mf")]}, {}, "'axn' is to be compared"),
+        ({"ks": (0,)}, {}, "at least 1"),
+        ({"ks": (50,), "budgets": (20,)}, {}, "no k of"),
+        ({}, {"queries": ["query 10", "query 10"]}, "stand twice"),
+        ({}, {"queries": ["query 1"]}, "train queries"),
+        ({}, {"labels": ["nothing"] * N_TEST}, "nothing"),
+        ({}, {"labels": ["item 1"]}, "1 labels"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_a_call_is_paid(
+    lab: Any, tmp_path: Path, options: dict[str, Any], changed: dict[str, Any], message: str
+) -> None:
+    data, scorer, first_stage, paid = lab
+    settings = {"systems": ("rerank", "axn:mf"), "ks": (1,), "budgets": (20,)} | options
+    with pytest.raises(InputError, match=message):
+        benchmark(replace(data, **changed), scorer, first_stage, folder=tmp_path, options=BenchmarkOptions(**settings))
+    assert not paid
+
+
+@pytest.mark.parametrize(
     ("first", "system", "message"),
     [
         ("dense", "axn:mf@11", "as many train queries"),
@@ -253,6 +275,9 @@ def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
         ("bm25", "axn/tfidf:mf@2", "axn/tfidf:mf@2 needs the vectors"),
         ("bm25", "axn:mf-ind@2", "axn:mf-ind@2 needs the vectors"),
         ("bm25", "axn", "axn needs item vectors"),
+        ("bm25", "bayes:mf@2", "bayes:mf@2 needs the vectors"),
+        ("bm25", "axn/vectors:mf@2", "axn/vectors:mf@2 needs the vectors"),
+        ("bm25", "axn:mf-adamw@2", "axn:mf-adamw@2 needs the vectors"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_a_call_is_paid(

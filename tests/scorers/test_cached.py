@@ -106,6 +106,14 @@ def test_a_file_that_another_model_has_made_anew_is_not_taken_for_ones_own(tmp_p
     }
 
 
+def test_a_negative_zero_is_kept_as_well_as_any_score(tmp_path: Path) -> None:
+    counted = Counted(score=lambda q, i: -0.0)
+    bound = CachedScorer(counted.scorer, tmp_path / "scores.sqlite").prepare(ITEMS)
+    for _ in range(2):
+        np.testing.assert_array_equal(bound.score(QUERIES, *all_pairs()), np.zeros(15))
+    assert len(counted.asked) == 12
+
+
 def test_a_score_that_the_disk_has_changed_is_scored_again(tmp_path: Path) -> None:
     path = tmp_path / "scores.sqlite"
     CachedScorer(Counted().scorer, path).prepare(ITEMS).score(QUERIES, *all_pairs())

@@ -414,7 +414,9 @@ def test_a_scorer_that_would_end_the_process_ends_a_request(serve: Serve, world:
 
 
 def test_no_limit_is_passed_by(serve: Serve, index: Index, world: Any) -> None:
-    service, query = serve(index, ServerOptions(max_budget=20, max_filter=5)), world.queries[0]
+    service, query = serve(index, ServerOptions(max_budget=20, max_filter=5, queue=7)), world.queries[0]
+    assert service.get("/info").json()["limits"]["max_queries"] == 7
+    assert "queries is 8, and 7 is the most" in service.post("/search", {"query": [query] * 8}).text
     (found,) = service.post("/search", {"query": query, "filter": None}).json()["results"]
     assert found["calls"] == 20
     assert service.get("/info").json()["default_budget"] == 20

@@ -20,6 +20,7 @@ import urllib3
 
 from crossknn.client import Client, ServiceError
 from crossknn.errors import InputError
+from crossknn.scorers import cache_entries
 
 SCORER = """
 import time
@@ -111,7 +112,10 @@ def test_a_kill_9_in_the_middle_of_a_search_keeps_the_scores_it_paid_for(served:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    time.sleep(1.0)  # some of its ten rounds of 0.3 seconds
+    end = time.monotonic() + 30
+    while _kept(tmp_path / "scores.sqlite") == 0:  # some of its ten rounds of 0.3 seconds
+        assert time.monotonic() < end
+        time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     asking.join(10)
     assert failed
@@ -124,6 +128,10 @@ def test_a_kill_9_in_the_middle_of_a_search_keeps_the_scores_it_paid_for(served:
     )
     assert hits + misses == 56
     assert hits > 0
+
+
+def _kept(cache: Path) -> int:
+    return sum(entry.n_scores for entry in cache_entries(cache)) if cache.exists() else 0
 
 
 def test_an_index_that_is_cut_short_while_it_is_served_does_no_harm(served: Any, tmp_path: Path) -> None:

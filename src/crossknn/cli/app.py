@@ -228,7 +228,7 @@ def search(
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help=f"How the budget is spent: as tuned, or else axn or rerank. {METHOD_HELP}"),
+        typer.Option(help=f"How the budget is spent: as tuned, or else what suits the index. {METHOD_HELP}"),
     ] = None,
     filter: Filter = None,
     rounds: Rounds = None,
@@ -316,10 +316,7 @@ def evaluate_command(
     if (out_folder / MANIFEST).exists():
         raise InputError(f"{out_folder} holds an index; the report needs a folder of its own")
     names = list(method or ()) or (["rerank"] if opened.item_model is None else list(default_methods()))
-    tuned = {
-        name: _method(opened, name, *((None, None) if name == "rerank" else (rounds, mixing)), shortlist)
-        for name in names
-    }
+    tuned = {name: _method(opened, name, *_fitting(method_named(name), rounds, mixing), shortlist) for name in names}
     options = EvaluationOptions(ks=k, budgets=_within(budget, len(opened)), methods=tuned, seed=seed)
     make_folder(out_folder)
     notes.print(f"exact top k: {len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls")
@@ -517,6 +514,11 @@ def _method(
     """A method, or the index's own, with its settings changed where the user says so."""
     method = _tuned(index.default_method() if name is None else method_named(name), name, rounds, mixing)
     return method if shortlist is None else Shortlist(method, shortlist)
+
+
+def _fitting(method: SearchMethod, rounds: int | None, mixing: float | None) -> tuple[int | None, float | None]:
+    """Those of the settings that a method has: of several methods, some have none."""
+    return rounds if isinstance(method, AXN | TouR | GAR) else None, mixing if isinstance(method, AXN) else None
 
 
 def _tuned(method: SearchMethod, name: str | None, rounds: int | None, mixing: float | None) -> SearchMethod:

@@ -29,7 +29,8 @@ def run_distillation(index: Index, model_name: str | None, place: Path, epochs: 
     kind, _, name = (model_name or "").partition(":")
     if kind != "st" or not name:
         raise InputError(f"distillation fine-tunes a sentence-transformers model; name it as st:NAME, not {model_name}")
-    if any((place / file).exists() for file in _MODEL_FILES):
+    unfinished = (place / _CHECKPOINT).exists()
+    if not unfinished and any((place / file).exists() for file in _MODEL_FILES):
         raise InputError(f"{place} holds a model already; choose another folder")
     library = import_extra("sentence_transformers", "torch")
     make_folder(place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+from contextlib import suppress
 
 import uvicorn
 
@@ -28,7 +29,8 @@ def run_server(index: Index, options: ServerOptions, host: str, port: int, examp
         server_header=False,
         timeout_graceful_shutdown=math.ceil(options.deadline_seconds),
     )
-    _Server(config, f"{len(index):,} items").run()
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
+        _Server(config, f"{len(index):,} items").run()
 
 
 class _Server(uvicorn.Server):

@@ -12,10 +12,10 @@ from typing import Any
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
-from crossknn.evaluation.evaluate import EvaluationOptions, evaluate
+from crossknn.evaluation.evaluate import EvaluationOptions, check_asked, evaluate
 from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
-from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, NEED_VECTORS, SystemName
+from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, NEED_VECTORS, VECTORS, SystemName
 from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
@@ -123,8 +123,16 @@ def benchmark(
     cache or the folder has.
     """
     options = options or BenchmarkOptions()
-    lab = _Lab(data, scorer, first_stage, folder, options, progress or (lambda what: lambda done, total: None))
     budgets = sorted({min(budget, len(data.items)) for budget in options.budgets})  # more buys nothing
+    measured = EvaluationOptions(
+        ks=options.ks,
+        budgets=budgets,
+        methods={text: name.search_method() for text, name in options.names.items()},
+        seed=options.seed,
+        pairs=_compared(options),
+    )
+    lab = _Lab(data, scorer, first_stage, folder, options, progress or (lambda what: lambda done, total: None))
+    check_asked(lab.base, data.queries, data.labels, data.relevant, data.train_queries)
     systems = {name: lab.system(parsed) for name, parsed in options.names.items()}
     return evaluate(
         lab.base,
@@ -132,24 +140,24 @@ def benchmark(
         folder=folder / "exact" / digest_texts(data.queries)[:12],
         labels=data.labels,
         relevant=data.relevant,
-        options=EvaluationOptions(
-            ks=options.ks, budgets=budgets, methods=systems, seed=options.seed, pairs=_compared(options)
-        ),
+        options=replace(measured, methods=systems),
         progress=lab.progress("ground truth"),
     )
 
 
 def _compared(options: BenchmarkOptions) -> list[tuple[str, str]]:
     """The pairs asked for, and every system with its own reranking."""
-    reranks = {
-        (name.first, name.learner, name.calls): text for text, name in options.names.items() if name.method == "rerank"
-    }
+
+    def vectors_of(name: SystemName) -> tuple[str | None, str | None, float | None]:
+        return None if name.first == VECTORS else name.first, name.learner, name.calls
+
+    reranks = {vectors_of(name): text for text, name in options.names.items() if name.method == "rerank"}
     found = list(options.pairs)
     for text, name in options.names.items():
-        other = reranks.get((name.first, name.learner, name.calls))
+        other = reranks.get(vectors_of(name))
         if name.method != "rerank" and other is not None:
             found.append((text, other))
-    return found
+    return list(dict.fromkeys(found))
 
 
 class _Lab:
@@ -171,13 +179,15 @@ class _Lab:
         start = time.perf_counter()
         self.base = Index.build(data.items, scorer=scorer, first_stage=first_stage)
         self.embed_seconds = time.perf_counter() - start
-        self.dense = first_stage if isinstance(first_stage, Dense) else None
+        beside = first_stage.dense if isinstance(first_stage, WithVectors) else first_stage
+        self.dense = beside if isinstance(beside, Dense) else None
         self.base_vectors = None if self.base.item_model is None else self.base.item_model.vectors
         for text, name in options.names.items():
             self._check(text, name)
         start = time.perf_counter()
         if self.dense is not None and any(name.learner for name in options.names.values()):
-            self.base.task(data.train_queries)
+            for first in range(0, len(data.train_queries), 64):
+                self.base.task(data.train_queries[first : first + 64])
         self.train_query_seconds = time.perf_counter() - start
         self._learned: dict[tuple[str | None, float | None], tuple[Index, Offline]] = {
             (None, None): (self.base, Offline(embed_seconds=self.embed_seconds))
@@ -186,7 +196,9 @@ class _Lab:
     def _check(self, text: str, name: SystemName) -> None:
         """Refuse what could not be run, before a call is paid for."""
         beside = name.first in FIRST_STAGES and not _alone(name)
-        if self.dense is None and (name.method.startswith("tour") or name.learner in NEED_VECTORS or beside):
+        by_query = name.method.startswith(("tour", "bayes")) or name.first == VECTORS
+        by_query |= name.method == "rerank" and name.learner is not None and name.first is None
+        if self.dense is None and (by_query or name.learner in NEED_VECTORS or beside):
             raise InputError(
                 f"{text} needs the vectors of a dense first stage, and {self.base.first_stage.fingerprint} has none"
             )
@@ -201,9 +213,8 @@ class _Lab:
         index, offline = self._learned[key]
         if name.first in FIRST_STAGES or _alone(name):
             first = FIRST_STAGES[name.first or "random"]()
-            alone = (name.learner is None and name.method == "rerank") or name.method == "anncur"
             start = time.perf_counter()
-            if alone:  # it has no use for vectors of the first stage, and pays for none
+            if _alone(name):
                 item_model = None if name.learner is None else index.item_model
                 index = self._index(first, index, item_model)
                 offline = replace(offline, embed_seconds=0.0)
@@ -292,7 +303,9 @@ class _Lab:
                 write_aside(place, f"{json.dumps({'seconds': watch.seconds, 'done': done})}\n".encode())
 
     def _checkpoint(self, name: SystemName) -> Path:
-        place = self.folder / "checkpoints" / digest_texts(self.data.train_queries)[:12]
+        models = str(self.base.scorer.fingerprint), self.base.first_stage.fingerprint
+        told = (*models, str(self.options.seed), *self.data.train_queries, *self.data.items.values())
+        place = self.folder / "checkpoints" / digest_texts(told)[:12]
         make_folder(place)
         return place / f"{_label(name)}.pt"
 
@@ -300,7 +313,7 @@ class _Lab:
 def _alone(name: SystemName) -> bool:
     """Whether it has no use for vectors of the first stage, and pays for none."""
     reranks = name.method == "rerank" and name.first in FIRST_STAGES and name.learner is None
-    return reranks or (name.method == "anncur" and name.first is None)
+    return reranks or name.method == "anncur"
 
 
 def _label(name: SystemName) -> str:

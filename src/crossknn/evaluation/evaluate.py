@@ -133,19 +133,23 @@ def _pairs(recall: Mapping[tuple[str, int], Mapping[int, FloatArray]], options: 
     return found
 
 
-def _check(
+def check_asked(
     index: Index,
     queries: Sequence[str],
     labels: Sequence[str] | None,
     relevant: Sequence[Mapping[str, int]] | None,
-    options: EvaluationOptions,
-    systems: Mapping[str, System],
+    train_queries: Sequence[str],
 ) -> None:
+    """Make sure that queries can be measured on.
+
+    Raises:
+        InputError: there are none, some repeat or are train queries, or what is right for them does not fit.
+    """
     if not queries:
         raise InputError("there are no queries to evaluate on")
     if len(set(queries)) != len(queries):
         raise InputError("some queries stand twice; each must be measured once")
-    if trained := set(queries) & {query for system in systems.values() for query in system.index.train_queries}:
+    if trained := set(queries) & set(train_queries):
         raise InputError(
             f"{len(trained)} of the queries are train queries of an index ({next(iter(trained))!r}, ...); "
             "figures on them would flatter"
@@ -155,6 +159,19 @@ def _check(
     for what, given in (("labels", labels), ("lists of relevant items", relevant)):
         if given is not None and len(given) != len(queries):
             raise InputError(f"there are {len(queries)} queries, but {len(given)} {what}")
+    _judge(index, labels, relevant)
+
+
+def _check(
+    index: Index,
+    queries: Sequence[str],
+    labels: Sequence[str] | None,
+    relevant: Sequence[Mapping[str, int]] | None,
+    options: EvaluationOptions,
+    systems: Mapping[str, System],
+) -> None:
+    learned = [query for system in systems.values() for query in system.index.train_queries]
+    check_asked(index, queries, labels, relevant, learned)
     for name, system in systems.items():
         if system.index.items != index.items or system.index.item_ids != index.item_ids:
             raise InputError(f"{name} searches other items; all systems of an evaluation need the same, in one order")

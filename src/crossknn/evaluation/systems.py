@@ -35,7 +35,7 @@ FACTORIZATIONS: Mapping[str, Callable[[], Factorization]] = {
     "mf-side-refined": MFSideInformation,
     "cur": CUR,
 }
-NEED_VECTORS = ("mf-ind", "mf-side", "mf-side-refined", DISTILLED)
+NEED_VECTORS = ("mf-adamw", "mf-ind", "mf-side", "mf-side-refined", DISTILLED)
 """Learners that start from a dense first stage's vectors and cannot do without."""
 
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}

@@ -92,6 +92,7 @@ def read_metadata(path: Path, fields: Sequence[str]) -> dict[str, dict[str, Any]
         MissingExtraError: a Parquet file, and pyarrow is not installed (extra ``parquet``).
     """
     path = path / "corpus.jsonl" if path.is_dir() else path
+    suffix = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
     found: dict[str, dict[str, Any]] = {}
     others: dict[str, None] = {}
     for place, row in read_rows(path, ("id", "_id", "metadata", *fields)):
@@ -102,9 +103,10 @@ def read_metadata(path: Path, fields: Sequence[str]) -> dict[str, dict[str, Any]
         put(place, "id", found, field(place, row, "id", "_id"), values)
     for name in fields:
         if not any(name in row for row in found.values()):
-            raise InputError(f"no item of {path} has the field {name!r}; its fields are {', '.join(map(repr, others))}")
+            there = "" if suffix == ".parquet" else f"; its fields are {', '.join(map(repr, others))}"
+            raise InputError(f"no item of {path} has the field {name!r}{there}")
         column = [row[name] for row in found.values() if name in row]
-        if {".csv", ".tsv"} & set(path.suffixes) and all(_number(value) is not None for value in column):
+        if suffix in (".csv", ".tsv") and all(_number(value) is not None for value in column):
             for row in found.values():
                 row |= {name: _number(row[name])} if name in row else {}
     return found

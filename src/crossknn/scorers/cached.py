@@ -105,9 +105,9 @@ class CachedScorer:
         file.execute("INSERT OR IGNORE INTO scorers VALUES (?, ?, ?)", self._row)
 
     def _checksum(self, query: bytes, item: bytes, score: object) -> int | None:
-        if not isinstance(score, float):  # SQLite lets a column hold anything
+        if not isinstance(score, float):  # SQLite lets a column hold anything, and keeps -0.0 as 0.0
             return None
-        return zlib.crc32(struct.pack("<d", score) + query + item + self._row[0])
+        return zlib.crc32(struct.pack("<d", score + 0.0) + query + item + self._row[0])
 
     def _forget(self, file: sqlite3.Connection, pairs: Sequence[tuple[bytes, bytes]]) -> None:
         with file:
@@ -145,8 +145,8 @@ class _BoundCached:
             rows = [(*keys[n], float(score)) for n, score in zip(some, fresh, strict=True)]
             self.cache.store(rows)
             known |= {(query, item): score for query, item, score in rows}
+            self.cache.misses += len(some)
         self.cache.hits += len(keys) - len(missing)
-        self.cache.misses += len(missing)
         return np.array([known[key] for key in keys], dtype=np.float64)
 
 

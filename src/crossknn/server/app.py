@@ -94,7 +94,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     def jobs_of(asked: SearchRequest) -> list[Job]:
         """A job for each query; nothing is opened yet."""
         queries = [asked.query] if isinstance(asked.query, str) else asked.query
-        _at_most("queries", len(queries), options.max_queries)
+        _at_most("queries", len(queries), min(options.max_queries, options.queue))
         _at_most("k", asked.k, options.max_k)
         _at_most("budget", asked.budget or 1, options.max_budget)
         _check_texts("a query", queries, options.max_text)
@@ -112,7 +112,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     @app.post("/search", response_model_exclude_none=True, responses=_PROBLEMS)
     async def search(asked: SearchRequest, request: Request) -> SearchResponse:
         """Search: one result for each query."""
-        jobs = jobs_of(asked)
+        jobs = await asyncio.to_thread(jobs_of, asked)  # a large filter holds up no other request
         scheduler.submit(*jobs)
         results = await _all(jobs, request, options.deadline_seconds)
         for done, result in zip(jobs, results, strict=True):
@@ -122,7 +122,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     @app.post("/search/stream", responses=_PROBLEMS | {200: {"content": {"text/event-stream": {}}}})
     async def stream(asked: StreamRequest, request: Request) -> StreamingResponse:
         """Search one query; server-sent events tell of each round (``round``) and the end (``done``, or ``error``)."""
-        (running,), loop = jobs_of(asked), asyncio.get_running_loop()
+        (running,), loop = await asyncio.to_thread(jobs_of, asked), asyncio.get_running_loop()
         rounds: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
         def told(search: OpenSearch) -> None:
@@ -205,7 +205,8 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
             methods=list(METHODS),
             default_method=index.tuning.method if index.tuning is not None else named,
             default_budget=default_budget,
-            limits={name: getattr(options, name) for name in _LIMITS},
+            limits={name: getattr(options, name) for name in _LIMITS}
+            | {"max_queries": min(options.max_queries, options.queue)},
             examples=examples,
             fields=fields,
             model_id=index.scorer.fingerprint.model,
@@ -228,7 +229,7 @@ def _plain(result: SearchResult, *, trace: bool) -> dict[str, Any]:
 
 
 def _fields(index: Index) -> list[FieldModel]:
-    values = {name: list(index.metadata.values(name)) for name in index.metadata.fields}
+    values = {name: [value for value, _ in index.metadata.values(name)] for name in index.metadata.fields}
     return [FieldModel(name=name, distinct=len(of_field), values=of_field[:50]) for name, of_field in values.items()]
 
 
