@@ -1,4 +1,6 @@
-"""Puts the figures of `crossknn benchmark` into docs/results.md, between its markers; the sentences there are by hand.
+"""Puts the figures of `crossknn benchmark` into docs/results.md, between its markers, and draws those of offline costs.
+
+The sentences there are by hand.
 
 python benchmarks/results_page.py
 """
@@ -9,6 +11,10 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+
+from crossknn.evaluation.measures import Interval
+from crossknn.evaluation.replay import Offline
+from crossknn.evaluation.report import Cell, Report, Seconds
 
 ROOT = Path(__file__).parent.parent
 POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
@@ -141,8 +147,32 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, aligned, *rows))
 
 
+def redraw(name: str) -> None:
+    """The figure of recall against offline costs, from the JSON."""
+    folder = ROOT / "benchmarks" / "results" / name
+    stored = json.loads((folder / "report.json").read_text())
+    cells = [
+        Cell(
+            cell["method"],
+            cell["budget"],
+            {int(k): Interval(**value) for k, value in cell["recall"].items()},
+            {},
+            None,
+            {},
+            Seconds(**cell["seconds"]),
+        )
+        for cell in stored["cells"]
+    ]
+    offline = {method: Offline(**cost) for method, cost in stored["offline"].items()}
+    sizes = stored["n_queries"], stored["n_items"]
+    report = Report(stored["baseline"], *sizes, {}, stored["calls_per_second"], cells, {}, offline)
+    report.plot(folder / "offline.png", "offline")
+
+
 def main() -> None:
-    """Fill in every marker."""
+    """Fill in every marker, and draw the figures again."""
+    for name in ("icd10cm-10k", "hpo-10k"):
+        redraw(name)
     page = ROOT / "docs" / "results.md"
     icd = json.loads((ROOT / "benchmarks" / "results" / "icd10cm-10k" / "report.json").read_text())
     hpo = json.loads((ROOT / "benchmarks" / "results" / "hpo-10k" / "report.json").read_text())

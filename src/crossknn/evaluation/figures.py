@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from crossknn.evaluation.report import Report
 
 _WIDTH = 3.7  # inches
+_IN_A_ROW = 3
 
 LIGHT = Theme(
     ink="#1f2328",
@@ -45,7 +46,7 @@ def svg(panel: Panel, theme: Theme) -> bytes:
 
 
 def picture(report: Report, figure: Name, format: str) -> bytes:
-    """All panels of a figure side by side, on white.
+    """All panels of a figure, on white: side by side, or two in a row where there are many.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -77,10 +78,15 @@ def _drawn(shown: Sequence[Panel], theme: Theme, format: str, *, transparent: bo
         "svg.hashsalt": "crossknn",
     }
     with matplotlib.rc_context(settings):
-        size = (_WIDTH * len(shown), max(panel.height for panel in shown))
+        columns = len(shown) if len(shown) <= _IN_A_ROW else 2
+        rows = -(-len(shown) // columns)
+        size = (_WIDTH * columns, rows * max(panel.height for panel in shown))
         figure = figures.Figure(figsize=size, layout="constrained", facecolor=theme.paper)
-        for panel, axes in zip(shown, figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
+        places = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, axes in zip(shown, places, strict=False):
             panel.draw(axes, theme)
+        for axes in places[len(shown) :]:
+            axes.remove()
         file = io.BytesIO()
         metadata = {"Date": None} if format == "svg" else None
         figure.savefig(file, format=format, dpi=200, transparent=transparent, metadata=metadata)

@@ -234,9 +234,11 @@ def _offline_panel(report: Report, k: int, against: str, families: Sequence[str]
     best = max(levels, key=lambda method: levels[method], default=None)
     shown = {method: value for method, value in levels.items() if method in (report.baseline, best)}
     unit = "offline calls per item" if against == "calls" else "seconds of indexing"
+    values = [*shown.values(), *(y for points in lines.values() for _, y in points)]
+    lowest = max(0.0, 5 * (min(values) // 5) - 5)  # systems near each other must be told apart
 
     def draw(axes: Any, theme: Theme) -> None:
-        axes.set(title=f"Top-{k}-Recall at {budget:,} calls", ylim=(0, 104), xscale="log", xlabel=unit)
+        axes.set(title=f"Top-{k}-Recall at {budget:,} calls", ylim=(lowest, 102), xscale="log", xlabel=unit)
         ends = []
         for number, (method, value) in enumerate(shown.items()):
             axes.axhline(value, color=theme.muted, linewidth=1.2, linestyle=(0, (4, 2 + 2 * number)))
@@ -251,7 +253,7 @@ def _offline_panel(report: Report, k: int, against: str, families: Sequence[str]
         axes.minorticks_off()
         ticks = _apart(sorted({x for points in lines.values() for x, _ in points}))
         axes.set_xticks(ticks, [f"{x:,.0f}" if x >= 10 else f"{x:.2g}" for x in ticks])
-        for (name, _, color), height in zip(ends, _spread([value for _, value, _ in ends], 0, 104), strict=True):
+        for (name, _, color), height in zip(ends, _spread([value for _, value, _ in ends], lowest, 102), strict=True):
             place = axes.get_yaxis_transform()
             axes.annotate(_short(name), (1.02, height), xycoords=place, color=color, va="center", fontsize=8.5)
 
