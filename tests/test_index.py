@@ -194,7 +194,7 @@ def test_a_second_pass_scores_what_the_train_queries_would_look_at_next(world: A
     capped = _build(world, options=replace(REFINED, max_calls=70))
     assert capped.train_scores is not None
     assert len(capped.train_scores.values) == 70
-    with pytest.raises(InputError, match="refine must not be negative"):
+    with pytest.raises(InputError, match="refine must be a whole number of at least 0"):
         BuildOptions(refine=-1)
 
 

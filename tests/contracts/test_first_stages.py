@@ -103,7 +103,7 @@ def test_saved_vectors_are_not_made_again(first_stage: FirstStage, monkeypatch: 
     if not isinstance(bound, VectorFirstStage):
         pytest.skip("this first stage has no vectors")
     embedded: list[str] = []
-    dense = first_stage._dense if isinstance(first_stage, WithVectors) else first_stage
+    dense = first_stage.dense if isinstance(first_stage, WithVectors) else first_stage
     encoder = dense._encoder  # type: ignore[attr-defined]
     embed = encoder.embed
 
