@@ -1,0 +1,86 @@
+"""How many epochs? AdamW's MF_Trns and distillation with more and fewer, on dev queries of ICD-10-CM.
+
+    python benchmarks/epochs.py --first-stage MODEL --cache scores.sqlite
+
+Ten calls per item from 500 index-train queries, as in docs/results.md; recall on 100 dev queries whose exact scores are
+stored. MF_Ind stops by itself, on held-out cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from environment import environment
+from stored_scores import stored
+
+from crossknn import CachedScorer, Dense, Distillation, Index, SentenceTransformersEncoder, WithVectors
+from crossknn.arrays import FloatArray
+from crossknn.cli.benchmark import DATASETS
+from crossknn.cli.models import open_first_stage, open_scorer
+from crossknn.errors import import_extra
+from crossknn.evaluation.measures import top_k_recall
+from crossknn.evaluation.replay import System, replay
+from crossknn.evaluation.systems import SystemName
+from crossknn.factorization import MFTransductiveAdamW
+from crossknn.search import METHODS
+
+NAME, CALLS, SEED = "icd10cm-10k", 10, 0
+POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
+
+
+def recalls(index: Index, methods: list[str], queries: list[str], exact: FloatArray) -> dict[str, Any]:
+    """Mean recall at the headline points, in percent, of some methods over an index."""
+    systems = {method: System(index, METHODS[method]) for method in methods}
+    runs = replay(systems, queries, exact, sorted({m for _, m in POINTS})).runs
+    return {
+        method: {
+            f"{k}@{m}": 100
+            * float(np.mean([top_k_recall(e, s, k) for e, s in zip(exact, runs[method, m].scored, strict=True)]))
+            for k, m in POINTS
+        }
+        for method in methods
+    }
+
+
+def main() -> None:
+    """Measure, print, and write one JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--first-stage", required=True, help="name or folder of the sentence-transformers encoder")
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--adamw", type=int, nargs="*", default=[5, 10, 20, 40])
+    parser.add_argument("--distilled", type=int, nargs="*", default=[1, 3, 6])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "epochs.json")
+    args = parser.parse_args()
+    queries, _, exact = stored(NAME, "dev")
+    data = DATASETS[NAME]()
+    train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
+    first_stage = open_first_stage(f"st:{args.first_stage}")
+    base = Index.build(data.items, scorer=CachedScorer(open_scorer("demo"), args.cache), first_stage=first_stage)
+    name = SystemName.parse(f"axn:mf-adamw@{CALLS}")
+    options = name.build_options(len(train), len(base), SEED)
+    found: dict[str, Any] = {}
+    for epochs in args.adamw:
+        index = base.learn(train, replace(options, factorization=MFTransductiveAdamW(epochs=epochs)))
+        found[f"mf-adamw, {epochs} epochs"] = recalls(index, ["axn-paper", "axn"], queries, exact)
+        print(epochs, found[f"mf-adamw, {epochs} epochs"], flush=True)
+    scored = base.learn(train, options)
+    assert scored.train_scores is not None
+    for epochs in args.distilled:
+        model = import_extra("sentence_transformers", "torch").SentenceTransformer(args.first_stage, device="cpu")
+        Distillation(epochs=epochs).fit(model, scored.train_queries, base.items, scored.train_scores)
+        assert isinstance(first_stage, Dense)
+        both = WithVectors(first_stage, Dense(SentenceTransformersEncoder(model)))
+        index = Index(data.items, base.scorer, both, train_queries=train)
+        found[f"distilled, {epochs} epochs"] = recalls(index, ["axn"], queries, exact)
+        print(epochs, found[f"distilled, {epochs} epochs"], flush=True)
+        result = {"environment": environment(), "seed": SEED, "queries": len(queries), "recall": found}
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
