@@ -90,6 +90,23 @@ def pairs_table(report: dict[str, Any], *, own: bool, error: bool = False) -> st
     return table(["system", "against", *(f"{k}@{m}" for k, m in POINTS)], rows)
 
 
+def below_table(report: dict[str, Any]) -> str:
+    """Every (k, m) at which a system finds less than reranking by the same vectors."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for pair in report["pairs"]:
+        method, other = pair["method"], pair["other"]
+        if other.startswith("rerank") and other.partition(":")[2] == method.partition(":")[2] and "axn" in method:
+            points = found.setdefault((method, other), [])
+            for k, gain in pair["gain"].items():
+                if gain["mean"] < -1e-9:
+                    mean, low, high = (f"{100 * gain[part]:+.1f}" for part in ("mean", "low", "high"))
+                    points.append(f"{k}@{pair['budget']} {mean} ({low} to {high})")
+    return table(
+        ["system", "below reranking at"],
+        [[f"`{method}`", "; ".join(points) or "none"] for (method, _), points in found.items()],
+    ).replace("---:", "---")
+
+
 def rounds_table(report: dict[str, Any], methods: dict[str, int]) -> str:
     """Recall and time per query beside the CE calls, by rounds."""
     cells = {(c["method"], c["budget"]): c for c in report["cells"]}
@@ -195,6 +212,7 @@ def main() -> None:
         if name.startswith("icd"):
             made["icd-rounds"] = rounds_table(beyond, rounds)
             made["icd-own"] = pairs_table(beyond, own=True)
+            made["icd-below"] = below_table(beyond)
             made["icd-pairs"] = pairs_table(beyond, own=False)
             made["icd-errors"] = pairs_table(beyond, own=False, error=True)
     choices = ROOT / "benchmarks" / "results" / "choices-icd10cm-10k-dev" / "report.json"

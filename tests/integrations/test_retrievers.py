@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ import pytest
 from crossknn import Index
 from crossknn.client import Client
 from crossknn.errors import InputError, MissingExtraError
+from crossknn.server import create_app
 
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 pytestmark = pytest.mark.integrations
@@ -22,6 +27,23 @@ pytestmark = pytest.mark.integrations
 def index(world: Any) -> Index:
     fields = {str(n): {"half": n % 2} for n in range(len(world.items))}
     return Index.build(world.items, scorer=world.scorer, first_stage=world.dense, metadata=fields)
+
+
+@pytest.fixture(scope="module")
+def address(index: Index) -> Iterator[str]:
+    """The same index behind HTTP."""
+    uvicorn = pytest.importorskip("uvicorn")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(index), port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +155,23 @@ def test_what_is_missing_is_named(monkeypatch: Any, module: str, package: str, e
     monkeypatch.setattr(sys, "meta_path", [Nothing, *sys.meta_path])
     with pytest.raises(MissingExtraError, match=rf"crossknn\[{extra}\]"):
         __import__(f"crossknn.integrations.{module}")
+
+
+def test_every_retriever_finds_the_same_through_a_service(index: Index, world: Any, address: str) -> None:
+    for module in ("langchain_core", "llama_index.core", "haystack", "pyterrier"):
+        pytest.importorskip(module, reason="needs the extra 'integrations'")
+    from crossknn.integrations import haystack, langchain, llama_index, pyterrier
+
+    query = world.queries[0]
+    expected = [hit.id for hit in index.search(query, k=4, **SETTINGS)]
+    documents = langchain.CrossKNNRetriever(index=address, k=4, **SETTINGS).invoke(query)
+    assert [document.id for document in documents] == expected
+    assert documents[0].metadata["half"] == 1
+    nodes = llama_index.CrossKNNRetriever(address, k=4, **SETTINGS).retrieve(query)
+    assert [node.node.node_id for node in nodes] == expected
+    found = haystack.CrossKNNRetriever(address, top_k=4, **SETTINGS).run(query)
+    assert [document.id for document in found["documents"]] == expected
+    topics = pyterrier.pd.DataFrame({"qid": [str(n) for n in range(100)], "query": [query] * 100, "text": "x"})
+    frame = pyterrier.CrossKNNRetriever(address, k=4, **SETTINGS).transform(topics)  # more than one request may have
+    assert frame["docno"].tolist() == expected * 100
+    assert list(frame.columns).count("text") == 1
