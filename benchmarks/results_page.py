@@ -215,6 +215,8 @@ def main() -> None:
             made["icd-below"] = below_table(beyond)
             made["icd-pairs"] = pairs_table(beyond, own=False)
             made["icd-errors"] = pairs_table(beyond, own=False, error=True)
+    dense = json.loads((ROOT / "benchmarks" / "results" / "dense-icd10cm-10k" / "report.json").read_text())
+    made["icd-dense"] = systems_table(dense)
     choices = ROOT / "benchmarks" / "results" / "choices-icd10cm-10k-dev" / "report.json"
     made["icd-choices"] = recall_table(json.loads(choices.read_text()))
     stopping = ["axn", "axn:mf@10", "bayes:mf-side@10"]
