@@ -32,7 +32,7 @@ def systems_table(report: dict[str, Any]) -> str:
         seconds = beside + cost["calls"] / report["calls_per_second"]
         recall = [f"{100 * cells[method, m]['recall'][str(k)]['mean']:.1f}" for k, m in POINTS]
         accuracy = f"{100 * cells[method, 100]['task']['accuracy']['mean']:.1f}"
-        rows.append([f"`{method}`", f"{calls:g}", f"{seconds:,.0f} s", *recall, accuracy])
+        rows.append([f"`{method}`", f"{calls:.3g}", f"{seconds:,.0f} s", *recall, accuracy])
     return table(head, rows)
 
 
