@@ -64,10 +64,16 @@ def main() -> None:
     name = SystemName.parse(f"axn:mf-adamw@{CALLS}")
     options = name.build_options(len(train), len(base), SEED)
     found: dict[str, Any] = {}
+
+    def keep(name: str, index: Index, methods: list[str]) -> None:
+        found[name] = recalls(index, methods, queries, exact)
+        print(name, found[name], flush=True)
+        result = {"environment": environment(), "seed": SEED, "queries": len(queries), "recall": found}
+        args.out.write_text(json.dumps(result, indent=2) + "\n")
+
     for epochs in args.adamw:
         index = base.learn(train, replace(options, factorization=MFTransductiveAdamW(epochs=epochs)))
-        found[f"mf-adamw, {epochs} epochs"] = recalls(index, ["axn-paper", "axn"], queries, exact)
-        print(epochs, found[f"mf-adamw, {epochs} epochs"], flush=True)
+        keep(f"mf-adamw, {epochs} epochs", index, ["axn-paper", "axn"])
     scored = base.learn(train, options)
     assert scored.train_scores is not None
     for epochs in args.distilled:
@@ -76,10 +82,7 @@ def main() -> None:
         assert isinstance(first_stage, Dense)
         both = WithVectors(first_stage, Dense(SentenceTransformersEncoder(model)))
         index = Index(data.items, base.scorer, both, train_queries=train)
-        found[f"distilled, {epochs} epochs"] = recalls(index, ["axn"], queries, exact)
-        print(epochs, found[f"distilled, {epochs} epochs"], flush=True)
-        result = {"environment": environment(), "seed": SEED, "queries": len(queries), "recall": found}
-        args.out.write_text(json.dumps(result, indent=2) + "\n")
+        keep(f"distilled, {epochs} epochs", index, ["axn"])
 
 
 if __name__ == "__main__":

@@ -215,6 +215,16 @@ def main() -> None:
             made["icd-below"] = below_table(beyond)
             made["icd-pairs"] = pairs_table(beyond, own=False)
             made["icd-errors"] = pairs_table(beyond, own=False, error=True)
+    epochs = json.loads((ROOT / "benchmarks" / "results" / "epochs.json").read_text())["recall"]
+    points = [f"{k}@{m}" for k, m in POINTS]
+    made["icd-epochs"] = table(
+        ["learned", "system", *points, "mean"],
+        [
+            [name, f"`{method}`", *(f"{at[p]:.1f}" for p in points), f"{sum(at[p] for p in points) / len(points):.1f}"]
+            for name, of_name in epochs.items()
+            for method, at in of_name.items()
+        ],
+    )
     dense = json.loads((ROOT / "benchmarks" / "results" / "dense-icd10cm-10k" / "report.json").read_text())
     made["icd-dense"] = systems_table(dense)
     choices = ROOT / "benchmarks" / "results" / "choices-icd10cm-10k-dev" / "report.json"
