@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
-import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -15,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.over_http import over_http
 
 from crossknn import FunctionScorer, Index
 from crossknn.server import ServerOptions, create_app
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser'")
-uvicorn = pytest.importorskip("uvicorn")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
 
@@ -41,18 +39,8 @@ def index(world: Any) -> Index:
 
 
 def _served(index: Index, options: ServerOptions | None, examples: list[str]) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    app = create_app(index, options, examples=examples)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}/"
-    server.should_exit = True
-    thread.join(10)
+    with over_http(create_app(index, options, examples=examples)) as address:
+        yield address + "/"
 
 
 @pytest.fixture(scope="module")

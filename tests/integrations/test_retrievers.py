@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.over_http import over_http
 
 from crossknn import Index
 from crossknn.client import Client
@@ -32,18 +30,8 @@ def index(world: Any) -> Index:
 @pytest.fixture(scope="module")
 def address(index: Index) -> Iterator[str]:
     """The same index behind HTTP."""
-    uvicorn = pytest.importorskip("uvicorn")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(index), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join(10)
+    with over_http(create_app(index)) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")

@@ -204,15 +204,11 @@ class _Retry(urllib3.Retry):
         return following
 
     def parse_retry_after(self, retry_after: str) -> float:
-        """Seconds; a date as they are, and 0, so the usual pause, for what says neither."""
+        """Seconds, parts of one too; 0, so the usual pause, for what is neither these nor a date."""
         try:
-            return (
-                max(0.0, float(retry_after))
-                if re.fullmatch(r"\s*[0-9.]+\s*", retry_after)
-                else super().parse_retry_after(retry_after)
-            )
-        except (InvalidHeader, ValueError):
-            return 0.0
+            return super().parse_retry_after(retry_after)
+        except InvalidHeader:
+            return float(retry_after) if re.fullmatch(r"\d+\.\d+", retry_after.strip()) else 0.0
 
     def sleep(self, response: urllib3.BaseHTTPResponse | None = None) -> None:
         asked = self.get_retry_after(response) if response is not None else None
