@@ -48,6 +48,10 @@ class Pass:
         far: random items that the model looks through for each query, in place of the recipe's few; the two it likes
             best are trained on in place of two random ones. Under brute force, what matters is the one item in
             thousands that rises for no reason.
+        mined: ICD-10-CM's queries are those that were searched for (`mine.py`), and so many of the items that the
+            search found stand in their pools in place of hubs: what the model before this pass likes best among all.
+        reached: those of them whose right item is not among so many nearest of the base model's are left out (0: none
+            are). What a small model cannot know teaches it to leap.
         distilled: weight of the base model's opinion as a bi-encoder (KL over the same lists). Fine-tuning forgets
             part of what it knows of similar texts: beside the shipped model's logits it still helped on dev queries.
     """
@@ -59,6 +63,8 @@ class Pass:
     frozen: int = 0
     distilled: float = 0.0
     far: int = 0
+    mined: int = 0
+    reached: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class Recipe:
         Pass(1800, 6e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5),
         Pass(1300, 6e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5),
         Pass(500, 4e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5, far=64),
+        Pass(500, 5e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5, mined=20, reached=1000),
     )
     queries_per_step: int = 16
     near: int = 8
@@ -100,8 +107,8 @@ class Opinion:
 
 
 class Trainer:
-    def __init__(self, recipe: Recipe, base: Path, wordnet: Path, out: Path) -> None:
-        self.recipe, self.out = recipe, out
+    def __init__(self, recipe: Recipe, base: Path, wordnet: Path, out: Path, mined: Path | None = None) -> None:
+        self.recipe, self.out, self.mined = recipe, out, mined
         out.mkdir(parents=True, exist_ok=True)
         self.tokenizer = AutoTokenizer.from_pretrained(base)
         torch.manual_seed(recipe.seed)
@@ -220,15 +227,23 @@ class Trainer:
         self.model.bert.embeddings.requires_grad_(this.frozen == 0)
         self.model.bert.embeddings.word_embeddings.requires_grad_(False)
         hubs: list[list[int]] = [[] for _ in self.corpora]
+        drawn_from = [np.arange(c.n_real if this.real_only else len(c.queries)) for c in self.corpora]
+        mined = self.read_mined(opinions[0], this.reached) if this.mined else {}
+        if mined:
+            drawn_from[0] = np.array(list(mined))
         optimizer, schedule = self._optimizer(this.lr, this.steps)
         for step in range(self._resume(stage, optimizer, schedule, hubs), this.steps):
             rng = np.random.default_rng((r.seed, number + 1, step))
             which = int(rng.choice(3, p=this.shares))
             corpus, opinion = self.corpora[which], opinions[which]
-            drawn_from = corpus.n_real if this.real_only else len(corpus.queries)
-            picked = rng.choice(drawn_from, r.queries_per_step, replace=False)
+            picked = rng.choice(drawn_from[which], r.queries_per_step, replace=False)
             n_random = this.far or r.random
-            pools = [self._pool(corpus, i, opinion.near[i], hubs[which], n_random, rng) for i in picked]
+            others = [mined[int(i)] if which == 0 and mined else hubs[which] for i in picked]
+            n_others = this.mined if which == 0 and mined else r.hubs
+            pools = [
+                self._pool(corpus, i, n_random, opinion.near[i], o, n_others, rng)
+                for i, o in zip(picked, others, strict=True)
+            ]
             with torch.no_grad():
                 pairs = [
                     (corpus.queries[i], corpus.items[j]) for i, pool in zip(picked, pools, strict=True) for j in pool
@@ -271,15 +286,33 @@ class Trainer:
             )
         return torch.stack(parts).mean()
 
+    def read_mined(self, opinion: Opinion, reached: int) -> dict[int, np.ndarray]:
+        """ICD-10-CM's queries that were searched for, each with the items found, best first."""
+        if self.mined is None:
+            raise SystemExit("this pass trains on what mine.py found: give its file as --mined")
+        stored = np.load(self.mined)
+        queries, labels = stored["queries"], self.corpora[0].labels[stored["queries"]]
+        cosines = opinion.queries[queries].float() @ opinion.items.float().T
+        ranks = (cosines > cosines[torch.arange(len(queries)), labels][:, None]).sum(1).numpy()
+        kept = (ranks < reached) | (reached == 0)
+        return {int(i): items for i, items, keep in zip(queries, stored["items"], kept, strict=True) if keep}
+
     def _pool(
-        self, corpus: Corpus, query: int, near: np.ndarray, hubs: list[int], n_random: int, rng: np.random.Generator
+        self,
+        corpus: Corpus,
+        query: int,
+        n_random: int,
+        near: np.ndarray,
+        others: np.ndarray | list[int],
+        n_others: int,
+        rng: np.random.Generator,
     ) -> list[int]:
         """Wrong items for a query, the random ones first. Items that read like the right one are left out."""
         r = self.recipe
         label = corpus.items[corpus.labels[query]]
         drawn = [*rng.integers(len(corpus.items), size=n_random), *rng.choice(near, r.near, replace=False)]
-        if hubs:
-            drawn += list(rng.choice(hubs, r.hubs))
+        if len(others):
+            drawn += list(rng.choice(others, n_others))
         return [int(j) for j in dict.fromkeys(drawn) if corpus.items[j] != label]
 
     # -- shared ------------------------------------------------------------------------------------------------
@@ -393,10 +426,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where checkpoints and the model go")
     parser.add_argument("--weights", type=Path, help="go on from these (weights.safetensors of an earlier run)")
     parser.add_argument("--from-pass", type=int, default=1, help="with --weights: the pass that comes next")
+    parser.add_argument("--mined", type=Path, help="what mine.py found with the weights before a pass that needs it")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    trainer = Trainer(Recipe(), args.base, args.wordnet, args.out)
+    trainer = Trainer(Recipe(), args.base, args.wordnet, args.out, args.mined)
     trainer.opinions()  # while the model is still the base model
     if args.weights:
         trainer.load_weights(args.weights)

@@ -410,7 +410,7 @@ def test_without_item_vectors_the_command_reranks_and_says_so(folder: Path) -> N
     report = json.loads(run(*EVALUATE, "--queries", "test.jsonl", "--out", "r", "-k", "1", "--json").stdout)
     assert {cell["method"] for cell in report["cells"]} == {"rerank"}
     assert {cell["budget"] for cell in report["cells"]} == {42}  # no more than there are items
-    assert "reranking has no --rounds to set" in run(*SEARCH, "red", "--rounds", "3", exit_code=1).stderr
+    assert "reranking has no rounds to set" in run(*SEARCH, "red", "--rounds", "3", exit_code=1).stderr
 
 
 def test_an_evaluation_that_cannot_work_costs_nothing(folder: Path) -> None:
@@ -516,8 +516,7 @@ def test_any_method_of_the_library_may_be_named(folder: Path) -> None:
     assert "no method 'best'" in run(*SEARCH, "red", "--method", "best", exit_code=1).output
     run(*SEARCH, "red", "--method", "gar", "--rounds", "3")
     assert (
-        "rerank has no --rounds to set"
-        in run(*SEARCH, "red", "--method", "rerank", "--rounds", "3", exit_code=1).output
+        "rerank has no rounds to set" in run(*SEARCH, "red", "--method", "rerank", "--rounds", "3", exit_code=1).output
     )
 
 
@@ -592,7 +591,7 @@ def test_benchmarks_that_cannot_be_run_say_why(folder: Path, args: tuple[str, ..
 
 def test_a_service_is_closed_to_the_world_unless_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    monkeypatch.setattr("crossknn.cli.serve.run_server", lambda index, *settings: started.append(settings))
+    monkeypatch.setattr("crossknn.server.process.run_server", lambda index, *settings: started.append(settings))
     monkeypatch.delenv("CROSSKNN_TOKEN", raising=False)
     run(*BUILD)
     run("serve", "x.crossknn", *SCORED)

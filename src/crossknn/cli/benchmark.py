@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, Shortlisted, open_first_stage, open_scorer, trial_rate
+from crossknn.cli.options import Device, Json
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.datasets import hpo, icd10cm
 from crossknn.datasets.splits import Dataset
@@ -72,7 +73,7 @@ def benchmark_command(
     budget: Annotated[list[int], typer.Option(help="Calls per query; repeat for more.")] = [10, 20, 50, 100, 200, 500],  # noqa: B006
     shortlist: Shortlisted = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of plans and bootstrap.")] = 0,
-    device: Annotated[str, typer.Option(help="Where models run: cpu, cuda, ...")] = "cpu",
+    device: Device = "cpu",
     cache_file: Annotated[
         Path | None,
         typer.Option(
@@ -82,7 +83,7 @@ def benchmark_command(
             help="Keeps every score; OUT/scores.sqlite unless given.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare systems, offline and online costs included, with the cross-encoder's exact top k.
 

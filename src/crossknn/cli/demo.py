@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 from rich.table import Table
 
 from crossknn.cli.models import open_first_stage, open_scorer
-from crossknn.cli.terminal import notes, out, progress_bar
+from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.datasets.icd10cm import load_icd10cm
 from crossknn.datasets.splits import Dataset
 from crossknn.evaluation import EvaluationOptions, evaluate
@@ -36,6 +38,19 @@ _SHOWN = 3
 _OPTIONS = BuildOptions(plan=PerQuery(top=25, uniform=25))
 _TRAIN_QUERIES = 200
 _TEST_QUERIES = 24
+
+
+@one_line_errors
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the index, report and plot.")] = Path(
+        "demo-output"
+    ),
+) -> None:
+    """Build an index of ICD-10-CM with a real cross-encoder, and find codes from clinicians' phrases.
+
+    Example: [bold]crossknn demo[/bold]   (needs: pip install 'crossknn[demo]')
+    """
+    run_demo(out_folder)
 
 
 def run_demo(folder: Path) -> None:

@@ -3,17 +3,47 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 
-from crossknn.cli.terminal import notes, out, progress_bar
+from crossknn.cli.options import (
+    Device,
+    FirstStageSpec,
+    IndexPath,
+    ScorerSpec,
+    open_index,
+)
+from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.factorization import Distillation
 from crossknn.files import make_folder, writing
 from crossknn.index import Index
+from crossknn.storage import read_manifest
 
 _CHECKPOINT = "distillation.pt"
 _MODEL_FILES = ("modules.json", "config.json", "config_sentence_transformers.json")
+
+
+@one_line_errors
+def distill(
+    index: IndexPath,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the new model.")],
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the train queries.")] = 3,
+    scorer: ScorerSpec = None,
+    first_stage: FirstStageSpec = None,
+    device: Device = "cpu",
+) -> None:
+    """Fine-tune an index's own dual encoder on the scores it was built with; costs no cross-encoder call.
+
+    A run that was interrupted goes on from its last epoch.
+
+    Example: [bold]crossknn distill codes.crossknn --out encoder/[/bold]   (needs: pip install 'crossknn[torch]')
+    """
+    remembered = read_manifest(index)["config"].get("notes", {})
+    opened = open_index(index, scorer, first_stage, device, None)
+    run_distillation(opened, first_stage or remembered.get("first_stage"), out_folder, epochs, device)
 
 
 def run_distillation(index: Index, model_name: str | None, place: Path, epochs: int, device: str) -> None:

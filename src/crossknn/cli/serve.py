@@ -2,47 +2,64 @@
 
 from __future__ import annotations
 
-import math
-import socket
-from contextlib import suppress
+import os
+from typing import Annotated
 
-import uvicorn
+import typer
 
-from crossknn.cli.terminal import notes
-from crossknn.index import Index
-from crossknn.server import ServerOptions, create_app
+from crossknn.cli.options import (
+    Cache,
+    Device,
+    FirstStageSpec,
+    IndexPath,
+    ScorerSpec,
+    open_index,
+)
+from crossknn.cli.terminal import one_line_errors
+from crossknn.errors import import_extra
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
+@one_line_errors
+def serve(
+    index: IndexPath,
+    host: Annotated[str, typer.Option(help="Address to listen on; the outside world reaches only what you name.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8080,
+    max_budget: Annotated[int, typer.Option(min=1, help="Cross-encoder calls that one query may cost.")] = 5_000,
+    queue: Annotated[int, typer.Option(min=1, help="Searches taken at the same time; more get a 429.")] = 256,
+    deadline: Annotated[float, typer.Option(min=0.001, help="Seconds after which a request is given up.")] = 30.0,
+    batch: Annotated[int, typer.Option(min=1, help="Pairs scored at a time, from all searches under way.")] = 256,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, help="Milliseconds that a search after a pause is held for others to share its batch."),
+    ] = 2.0,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option(help="Web origin that may call from a browser; repeat for more.")
+    ] = None,
+    example: Annotated[
+        list[str] | None, typer.Option(help="Query that the page offers; repeat for more. Else some train queries.")
+    ] = None,
+    scorer: ScorerSpec = None,
+    first_stage: FirstStageSpec = None,
+    device: Device = "cpu",
+    cache_file: Cache = None,
+) -> None:
+    """Serve an index over HTTP, with a page to try it at /. A token in CROSSKNN_TOKEN is asked of clients.
 
-def run_server(index: Index, options: ServerOptions, host: str, port: int, examples: list[str] | None) -> None:
-    """Serve until told to stop; what was taken is finished first."""
-    if host not in _LOOPBACK and options.token is None:
-        notes.print(
-            "[yellow]warning:[/yellow] whoever reaches this address can search; set CROSSKNN_TOKEN to ask for a token"
-        )
-    config = uvicorn.Config(
-        create_app(index, options, examples=examples),
-        host=host,
-        port=port,
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=math.ceil(options.deadline_seconds),
+    Example: [bold]crossknn serve codes.crossknn --port 8080[/bold]   (needs: pip install 'crossknn[serve]')
+    """
+    import_extra("fastapi", "serve")
+    from crossknn.server import ServerOptions
+    from crossknn.server.process import run_server
+
+    options = ServerOptions(
+        token=os.environ.get("CROSSKNN_TOKEN") or None,
+        max_budget=max_budget,
+        queue=queue,
+        deadline_seconds=deadline,
+        batch_pairs=batch,
+        wait_ms=wait,
+        allow_origins=tuple(allow_origin or ()),
     )
-    with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
-        _Server(config, f"{len(index):,} items").run()
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens, once it does."""
-
-    def __init__(self, config: uvicorn.Config, what: str) -> None:
-        super().__init__(config)
-        self._what = what
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        for listening in self.servers[:1]:
-            port = listening.sockets[0].getsockname()[1]
-            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            notes.print(f"{self._what} at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
+    run_server(open_index(index, scorer, first_stage, device, cache_file, in_memory=True), options, host, port, example)

@@ -66,7 +66,22 @@ def variant(
     """
     if name not in METHODS:
         raise InputError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
-    method = METHODS[name]
+    return with_settings(METHODS[name], name, rounds, mixing, by_item_vectors=by_item_vectors)
+
+
+def with_settings(
+    method: SearchMethod,
+    name: str,
+    rounds: int | None = None,
+    mixing: float | None = None,
+    *,
+    by_item_vectors: bool = False,
+) -> SearchMethod:
+    """A method with other rounds or mixing, or with its first items by item vectors; None changes nothing.
+
+    Raises:
+        InputError: it has no such setting; `name` is what the message calls it.
+    """
     if rounds is not None:
         if not isinstance(method, AXN | GAR | TouR):
             raise InputError(f"{name} has no rounds to set")

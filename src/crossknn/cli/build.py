@@ -1,0 +1,176 @@
+"""``crossknn build``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossknn.cli.models import (
+    FIRST_STAGE_HELP,
+    SCORER_HELP,
+    absolute,
+    open_first_stage,
+    open_scorer,
+    trial_rate,
+)
+from crossknn.cli.options import (
+    Cache,
+    Device,
+)
+from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
+from crossknn.errors import InputError
+from crossknn.evaluation.systems import FACTORIZATIONS
+from crossknn.factorization import Factorization
+from crossknn.index import BuildOptions, Index
+from crossknn.inputs import read_items, read_metadata, read_queries
+from crossknn.scorers import Scorer
+from crossknn.scores import AllItems, PerItem, PerQuery, Plan
+from crossknn.scores.ledger import finished_calls
+from crossknn.storage import COLLECTING, REFINED, check_place
+
+
+class PlanName(str, Enum):
+    """Scoring plans by name."""
+
+    per_query = "per-query"
+    per_item = "per-item"
+    all_items = "all-items"
+
+
+class FactorizationName(str, Enum):
+    """Factorizations by name."""
+
+    mf = "mf"
+    mf_adamw = "mf-adamw"
+    mf_ind = "mf-ind"
+    mf_side = "mf-side"
+    scale = "scale"
+    cur = "cur"
+
+    def factorization(self) -> Factorization:
+        """With its own settings."""
+        return FACTORIZATIONS[self.value]()
+
+
+@one_line_errors
+def build(
+    items: Annotated[
+        Path, typer.Argument(help="JSONL, CSV, TSV or Parquet with id and text (and perhaps title), or a BeIR folder.")
+    ],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder of the new index; an old index there is replaced.")],
+    scorer: Annotated[str, typer.Option(help=SCORER_HELP)],
+    first_stage: Annotated[str, typer.Option(help=FIRST_STAGE_HELP)] = "bm25",
+    queries: Annotated[
+        Path | None,
+        typer.Option(help="Train queries (JSONL, CSV, TSV, TXT or Parquet); without any, nothing is scored."),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(help="Field of the items to keep for filters (search --filter); repeat for more."),
+    ] = None,
+    plan: Annotated[PlanName, typer.Option(help="Which pairs are scored: so many per query, per item, or all.")] = (
+        PlanName.per_query
+    ),
+    top: Annotated[
+        int | None, typer.Option(min=0, help="The first stage's best: 50 per query, or 0 per item, unless given.")
+    ] = None,
+    uniform: Annotated[
+        int | None, typer.Option(min=0, help="Random ones: 50 per query, or 2 per item, unless given.")
+    ] = None,
+    factorization: Annotated[
+        FactorizationName,
+        typer.Option(help="How item vectors are learned; cur needs the plan all-items, scale learns a scale alone."),
+    ] = FactorizationName.mf,
+    refine: Annotated[
+        int, typer.Option(min=0, help="Per query, in a second pass: what its own search would score next.")
+    ] = 0,
+    max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say the price (calls, time), less what an interrupted build has done, and stop; up to 64 calls try "
+            "the rate.",
+        ),
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random pairs.")] = 0,
+    device: Device = "cpu",
+    cache_file: Cache = None,
+) -> None:
+    """Build an index: embed the items, score some (train query, item) pairs, learn item vectors.
+
+    A build that was interrupted goes on where it stopped when the same command is run again.
+
+    Example: [bold]crossknn build codes.jsonl --queries train.jsonl --scorer ce/ --first-stage de/ --out my.index[/bold]
+    """
+    texts = read_items(items)
+    fields = read_metadata(items, metadata) if metadata else None
+    train = list(dict.fromkeys(query.text for query in read_queries(queries))) if queries else []
+    options = BuildOptions(
+        plan=_plan(plan, top, uniform),
+        factorization=factorization.factorization(),
+        refine=refine,
+        max_calls=max_calls,
+        seed=seed,
+    )
+    check_place(out_folder)
+    cached = None if dry_run else cache_file  # scores that are there already would make the trial too quick
+    opened, retriever = open_scorer(scorer, device, cached), open_first_stage(first_stage, device)
+    calls = options.price(len(train), len(texts))
+    if dry_run:
+        asked = train, list(texts.values())
+        first = replace(options, refine=0).price(len(train), len(texts))
+        ledger = out_folder / COLLECTING
+        done = finished_calls(ledger, *asked, opened, first, options.shard_size)
+        done += finished_calls(ledger / REFINED, *asked, opened, calls - first, options.shard_size)
+        _say_price(opened, *asked, calls, done)
+        return
+    start = time.perf_counter()
+    notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls")
+    with progress_bar("scoring") as progress:
+        built = Index.build(
+            texts,
+            scorer=opened,
+            first_stage=retriever,
+            queries=train,
+            metadata=fields,
+            options=options,
+            out=out_folder,
+            notes={"scorer": absolute(scorer), "first_stage": absolute(first_stage)},
+            progress=progress,
+        )
+    if built.item_model is None:
+        notes.print("note: no item vectors, so searches only rerank; give --queries or a dense --first-stage for more")
+    notes.print(f"built [bold]{out_folder}[/bold] in {time.perf_counter() - start:.0f} s", highlight=False)
+
+
+def _plan(name: PlanName, top: int | None, uniform: int | None) -> Plan:
+    if name is PlanName.all_items:
+        if top is not None or uniform is not None:
+            raise InputError("--top and --uniform choose items; the plan all-items takes them all")
+        return AllItems()
+    plan = PerQuery() if name is PlanName.per_query else PerItem()
+    return replace(plan, top=plan.top if top is None else top, uniform=plan.uniform if uniform is None else uniform)
+
+
+def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int, done: int) -> None:
+    """Calls, and time at the rate of a trial."""
+    if not calls:
+        out.print("0 cross-encoder calls: there are no train queries, so only the items are embedded")
+        return
+    if done:
+        out.print(f"{calls:,} cross-encoder calls, of which an interrupted build has done {done:,}; what is left:")
+    left = calls - done
+    if not left:
+        out.print("0 cross-encoder calls")
+        return
+    tried = min(64, left)
+    rate = trial_rate(scorer, queries, items, tried)
+    seconds = left / rate
+    time_needed = f"{seconds / 60:,.0f} minutes" if seconds > 120 else f"{seconds:,.0f} seconds"
+    out.print(f"{left:,} cross-encoder calls, about {time_needed} at {rate:,.0f} calls/s (tried on {tried} pairs)")

@@ -1,0 +1,86 @@
+"""Options that several commands share, and what they open: an index with its models, a way to search it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer
+from crossknn.errors import InputError
+from crossknn.index import Index
+from crossknn.search import AXN, GAR, METHODS, SearchMethod, Shortlist, TouR, method_named, with_settings
+from crossknn.storage import read_manifest
+
+METHOD_HELP = f"One of {', '.join(METHODS)}; perhaps with rounds and more behind: axn-r5, axn-m0.5, axn/vectors."
+IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
+ScorerSpec = Annotated[str | None, typer.Option("--scorer", help=SCORER_HELP)]
+FirstStageSpec = Annotated[str | None, typer.Option("--first-stage", help=FIRST_STAGE_HELP)]
+Device = Annotated[str, typer.Option(help="Where models run: cpu, cuda, ...")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        envvar="CROSSKNN_CACHE",
+        metavar="FILE",
+        help="Keep every score in this SQLite file, and look there first.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Rounds = Annotated[int | None, typer.Option(min=1, help="Rounds that the budget is divided into.")]
+Mixing = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Weight of the dual encoder's query vector (lambda, eq. 7).")
+]
+
+
+def chosen_method(
+    index: Index, name: str | None, rounds: int | None, mixing: float | None, shortlist: int | None
+) -> SearchMethod:
+    """A method, or the index's own, with its settings changed where the user says so."""
+    method = index.default_method() if name is None else method_named(name)
+    method = with_settings(method, name or "reranking", rounds, mixing)
+    return method if shortlist is None else Shortlist(method, shortlist)
+
+
+def fitting(method: SearchMethod, rounds: int | None, mixing: float | None) -> tuple[int | None, float | None]:
+    """Those of the settings that a method has: of several methods, some have none."""
+    return rounds if isinstance(method, AXN | TouR | GAR) else None, mixing if isinstance(method, AXN) else None
+
+
+def open_index(
+    folder: Path,
+    scorer: str | None,
+    first_stage: str | None,
+    device: str,
+    cache_file: Path | None,
+    *,
+    in_memory: bool = False,
+) -> Index:
+    """An index with the models it remembers, or those named.
+
+    Raises:
+        InputError: it remembers none, or there are none where it does.
+    """
+    remembered = read_manifest(folder)["config"].get("notes", {})
+    scorer_spec, first_spec = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
+    if scorer_spec is None or first_spec is None:
+        raise InputError(f"{folder} does not say what it was built with; name --scorer and --first-stage")
+    with _remembered("--scorer", scorer is None):
+        opened = open_scorer(scorer_spec, device, cache_file, named=scorer is not None)
+    with _remembered("--first-stage", first_stage is None):
+        retriever = open_first_stage(first_spec, device)
+    return Index.load(folder, scorer=opened, first_stage=retriever, in_memory=in_memory)
+
+
+@contextmanager
+def _remembered(option: str, remembered: bool) -> Iterator[None]:
+    """Say where a name came from that the user did not give."""
+    try:
+        yield
+    except InputError as error:
+        if not remembered:
+            raise
+        raise InputError(f"{error} (the index remembers it; where it has moved, name {option})") from error

@@ -1,0 +1,77 @@
+"""``crossknn tune``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from crossknn.cli.options import (
+    Cache,
+    Device,
+    FirstStageSpec,
+    IndexPath,
+    Json,
+    ScorerSpec,
+    open_index,
+)
+from crossknn.cli.terminal import one_line_errors, out, progress_bar, tuning_table
+from crossknn.errors import InputError
+from crossknn.files import sole_writer
+from crossknn.inputs import read_queries
+from crossknn.storage import read_manifest
+
+
+@one_line_errors
+def tune_command(
+    index: IndexPath,
+    queries: Annotated[
+        Path, typer.Option(help="Queries like those to come (JSONL, CSV, TSV, TXT or Parquet); no labels needed.")
+    ],
+    k: Annotated[int, typer.Option("--k", "-k", help="Hits that searches will ask for.")] = 10,
+    budget: Annotated[int, typer.Option(help="Cross-encoder calls per query; with a target the most.")] = 100,
+    target_recall: Annotated[
+        float | None, typer.Option(help="Find the cheapest way to this recall (as 0.9), not the best for the budget.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Queries to use; drawn at random from the file.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    scorer: ScorerSpec = None,
+    first_stage: FirstStageSpec = None,
+    device: Device = "cpu",
+    cache_file: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Compare ways to search an index on your queries, keep the best with the index, and say what to expect of it.
+
+    Example: [bold]crossknn tune codes.crossknn --queries dev.jsonl --budget 100[/bold]
+    """
+    every = dict.fromkeys(row.text for row in read_queries(queries))
+    read_manifest(index)  # nothing is written where there is no index
+    with sole_writer(index):  # from before a call is spent: the result can be kept, and no other build is undone
+        opened = open_index(index, scorer, first_stage, device, cache_file)
+        learned = set(opened.train_queries)
+        texts = [text for text in every if text not in learned]
+        if not texts:
+            raise InputError(f"the index has learned from every query of {queries}; tuning needs others")
+        if limit < len(texts):
+            texts = [texts[n] for n in np.sort(np.random.default_rng(seed).choice(len(texts), limit, replace=False))]
+        with progress_bar("trying") as progress:
+            tuning = opened.tune(texts, k=k, budget=budget, target_recall=target_recall, progress=progress)
+        if as_json:
+            typer.echo(json.dumps(asdict(tuning)))
+        else:
+            out.print(tuning_table(tuning))
+        opened.save(index, locked=True)
+    if as_json:
+        return
+    out.print(
+        f"{index} is now searched by [bold]{tuning.method}[/bold] with {tuning.budget} calls: expect to find "
+        f"{tuning.expected_recall:.1%} of the cross-encoder's top {k}\n"
+        f"(measured on {tuning.queries} queries with {tuning.calls:,} calls, against the best that any way found)",
+        highlight=False,
+        soft_wrap=True,
+    )

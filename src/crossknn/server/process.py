@@ -1,0 +1,48 @@
+"""``crossknn serve`` as a process: where it listens, and how it ends."""
+
+from __future__ import annotations
+
+import math
+import socket
+from contextlib import suppress
+
+import uvicorn
+
+from crossknn.cli.terminal import notes
+from crossknn.index import Index
+from crossknn.server import ServerOptions, create_app
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def run_server(index: Index, options: ServerOptions, host: str, port: int, examples: list[str] | None) -> None:
+    """Serve until told to stop; what was taken is finished first."""
+    if host not in _LOOPBACK and options.token is None:
+        notes.print(
+            "[yellow]warning:[/yellow] whoever reaches this address can search; set CROSSKNN_TOKEN to ask for a token"
+        )
+    config = uvicorn.Config(
+        create_app(index, options, examples=examples),
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(options.deadline_seconds),
+    )
+    with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
+        _Server(config, f"{len(index):,} items").run()
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens, once it does."""
+
+    def __init__(self, config: uvicorn.Config, what: str) -> None:
+        super().__init__(config)
+        self._what = what
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listening in self.servers[:1]:
+            port = listening.sockets[0].getsockname()[1]
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            notes.print(f"{self._what} at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
