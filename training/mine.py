@@ -23,30 +23,33 @@ from crossknn.scorers import OnnxScorer
 from crossknn.scores import PerQuery
 from examples import load_corpora
 
-SEED, LEARNED, CALLS, KEPT = 0, 800, 150, 32
+KEPT = 32
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wordnet", type=Path, required=True, help="folder with WordNet's data.noun and so on")
     parser.add_argument("--cross-encoder", type=Path, required=True, help="ONNX folder of the model as it stands")
-    parser.add_argument("--queries", type=int, default=3000, help="queries to search for")
+    parser.add_argument("--queries", type=int, default=2000, help="queries to search for")
+    parser.add_argument("--learned", type=int, default=600, help="of these, how many the index learns from")
+    parser.add_argument("--calls", type=int, default=120, help="of the cross-encoder, for each")
+    parser.add_argument("--seed", type=int, default=0, help="of their draw")
     parser.add_argument("--out", type=Path, required=True, help="file of what is found (.npz)")
     args = parser.parse_args()
-    icd = load_corpora(args.wordnet, np.random.default_rng(SEED))[0]
-    asked = np.random.default_rng(SEED).choice(icd.n_real, min(args.queries, icd.n_real), replace=False)
+    icd = load_corpora(args.wordnet, np.random.default_rng(0))[0]
+    asked = np.random.default_rng(args.seed).choice(icd.n_real, min(args.queries, icd.n_real), replace=False)
     queries = [icd.queries[i] for i in asked]
     index = Index.build(
         icd.items,
         scorer=OnnxScorer(args.cross_encoder),
         first_stage=open_first_stage("demo"),
-        queries=queries[:LEARNED],
+        queries=queries[: args.learned],
         options=BuildOptions(plan=PerQuery(top=50, uniform=50), factorization=MFSideInformation()),
         progress=lambda done, total: sys.stderr.write(f"\rlearning: {done:,} of {total:,} calls"),
     )
     found = []
     for start in range(0, len(queries), 50):
-        results = index.search_batch(queries[start : start + 50], k=KEPT, budget=CALLS, method="bayes")
+        results = index.search_batch(queries[start : start + 50], k=KEPT, budget=args.calls, method="bayes")
         found += [[int(hit.id) for hit in result] for result in results]
         sys.stderr.write(f"\rsearching: {len(found):,} of {len(queries):,} queries")
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,7 @@ class Recipe:
         Pass(1300, 6e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5),
         Pass(500, 4e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5, far=64),
         Pass(500, 5e-5, (0.70, 0.22, 0.08), frozen=2, distilled=0.5, mined=20, reached=1000),
+        Pass(500, 5e-5, (0.70, 0.22, 0.08), frozen=2, distilled=1.0, mined=20, reached=100),
     )
     queries_per_step: int = 16
     near: int = 8
@@ -426,6 +427,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where checkpoints and the model go")
     parser.add_argument("--weights", type=Path, help="go on from these (weights.safetensors of an earlier run)")
     parser.add_argument("--from-pass", type=int, default=1, help="with --weights: the pass that comes next")
+    parser.add_argument("--to-pass", type=int, help="the last pass; every pass unless given")
     parser.add_argument("--mined", type=Path, help="what mine.py found with the weights before a pass that needs it")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -438,7 +440,7 @@ def main() -> None:
         report_encoder(trainer)
         trainer.train_encoder()
         report_encoder(trainer)
-    for number in range(args.from_pass, len(trainer.recipe.passes) + 1):
+    for number in range(args.from_pass, (args.to_pass or len(trainer.recipe.passes)) + 1):
         trainer.train_cross_encoder(number)
     trainer.save()
 

@@ -98,8 +98,8 @@ class LinearMap:
 
 
 def _in_blocks(vectors: FloatArray, width: int, function: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """Rows through a function, always eight at a time as in :func:`crossknn.vectors.inner_products`: whatever comes
-    beside a row, it is computed in the same way, and a million rows need no more memory than eight."""
+    """Rows through a function, always eight at a time (the last padded with zeros): whatever comes beside a row, it is
+    computed in the same way to the last bit, and a million rows need no more memory than eight."""
     out = np.empty((len(vectors), width), dtype=np.float32)
     block = np.zeros((8, vectors.shape[1]))
     for start in range(0, len(vectors), 8):

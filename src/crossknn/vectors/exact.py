@@ -6,9 +6,9 @@ import numpy as np
 
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 
-_BLOCK = 8
-"""Query vectors per matrix product. Always this many (short blocks are padded with zeros), so that a query's products
-are computed in the same way, to the last bit, whether it comes alone or among others."""
+_ROWS = 512
+"""Item vectors multiplied at a time, by one query after the other: they stay in the cache for all, and a query's
+products are computed in the same way, to the last bit, whether it comes alone or among others."""
 
 
 def inner_products(query_vectors: FloatArray, item_vectors: FloatArray) -> FloatArray:
@@ -21,14 +21,12 @@ def inner_products(query_vectors: FloatArray, item_vectors: FloatArray) -> Float
     Returns:
         (n_queries, n_items) in the type of ``item_vectors``.
     """
-    n_queries, d = query_vectors.shape
-    products = np.empty((n_queries, len(item_vectors)), dtype=item_vectors.dtype)
-    block = np.zeros((_BLOCK, d), dtype=item_vectors.dtype)
-    for start in range(0, n_queries, _BLOCK):
-        rows = query_vectors[start : start + _BLOCK]
-        block[:] = 0
-        block[: len(rows)] = rows
-        products[start : start + _BLOCK] = (block @ item_vectors.T)[: len(rows)]
+    queries = np.ascontiguousarray(query_vectors, dtype=item_vectors.dtype)
+    products = np.empty((len(queries), len(item_vectors)), dtype=item_vectors.dtype)
+    for start in range(0, len(item_vectors), _ROWS):
+        rows = slice(start, start + _ROWS)
+        for query, row in zip(queries, products, strict=True):
+            np.dot(item_vectors[rows], query, out=row[rows])
     return products
 
 

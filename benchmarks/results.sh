@@ -1,0 +1,94 @@
+#!/usr/bin/env bash
+# Everything that docs/results.md reports, measured again; two cores take some ten hours, most of them for exact scores.
+#
+#     benchmarks/results.sh MODEL WORK [STEP...]
+#
+# MODEL: folder or name of all-MiniLM-L6-v2, a sentence-transformers model. WORK: keeps scores and unfinished work, so
+# what was stopped goes on. STEPs, in their order; all unless given:
+#     exact     exact scores of ICD-10-CM (dev and test) and HPO (test), into benchmarks/scores
+#     choices   rounds, lambda, GAR's rounds on dev queries of ICD-10-CM; then epochs
+#     icd       every system on test queries of ICD-10-CM
+#     dense     dense rows against sparse cells, each at its own setting
+#     hpo       every system on test queries of HPO
+#     stopping  does the search know when to stop?
+#     page      figures into docs/results.md
+set -euo pipefail
+cd "$(dirname "$0")/.."
+model=$1 work=$2
+shift 2
+steps=("${@:-exact choices icd dense hpo stopping page}")
+results=benchmarks/results cache=$work/scores.sqlite
+mkdir -p "$work"
+
+measure() {  # NAME DATASET QUERIES [OPTION...] -- SYSTEM...
+    local name=$1 data=$2 queries=$3 options=() systems=()
+    shift 3
+    while [ "$1" != -- ]; do options+=("$1"); shift; done
+    shift
+    for system in "$@"; do systems+=(--system "$system"); done
+    crossknn benchmark "$data" --scorer demo --first-stage "st:$model" --train-limit 500 --limit "$queries" \
+        --cache "$cache" --out "$work/$name" "${options[@]}" "${systems[@]}"
+    mkdir -p "$results/$name"
+    cp "$work/$name"/{recall.png,report.json,report.md} "$results/$name/"
+    if [ -e "$work/$name/offline.png" ]; then cp "$work/$name/offline.png" "$results/$name/"; fi
+}
+
+exact() {
+    local at
+    for at in "icd10cm-10k dev 100" "icd10cm-10k test 300" "hpo-10k test 300"; do
+        read -r name split queries <<< "$at"
+        python benchmarks/stored_scores.py make "$name" "$split" --queries "$queries" --work "$work/exact"
+    done
+    python benchmarks/stored_scores.py fill "$cache"
+}
+
+choices() {
+    measure choices-icd10cm-10k-dev icd10cm-10k 100 --split dev -- rerank axn-r2 axn-r5 axn axn-r20 \
+        gar-r5 gar-r10 gar gar-r40 axn-paper axn-paper-m0.5 axn-paper-m0.8 axn-paper-r10-m0.5 \
+        axn-paper:scale@1 axn-paper-m0.5:scale@1 axn-paper-m0.8:scale@1 axn-paper:mf@2 axn-paper-m0.5:mf@2 axn-paper-m0.8:mf@2 \
+        axn-paper:mf@10 axn-paper-m0.2:mf@10 axn-paper-m0.5:mf@10 axn-paper-m0.8:mf@10 axn-paper-r10:mf@10 axn-paper-r10-m0.5:mf@10 \
+        axn-paper:mf-ind@10 axn-paper-m0.5:mf-ind@10 axn-paper:mf-adamw@10 axn-paper-m0.5:mf-adamw@10
+    python benchmarks/epochs.py --first-stage "$model" --cache "$cache"
+}
+
+icd() {
+    measure icd10cm-10k icd10cm-10k 300 -- rerank rerank/bm25 rerank/tfidf tour-ce tour-mse axn-paper axn-paper:scale@1 \
+        axn axn-paper/bm25 axn/bm25 rerank:mf@10 {axn-paper,axn}:mf@{2,10} axn:mf@50 axn-paper:mf-adamw@10 \
+        {rerank,axn-paper,axn}:mf-ind@10 {rerank,axn-paper,axn}:distilled@10 anncur:cur@{10,50} adacur:cur@{2,10,50} \
+        axn-r2 axn-r5 axn-r20 axn-paper-r2 axn-paper-r10 bayes:mf-side@{2,10,50} rerank:mf-side@10 bayes-r10:mf-side@10
+    measure beyond-icd10cm-10k icd10cm-10k 300 \
+        --compare bayes:mf-side-refined@10,axn-paper-r10-m0.5:mf@10 --compare bayes:mf-side-refined@10,axn-paper-m0.5:mf-adamw@10 \
+        --compare bayes:mf-side-refined@10,rerank:mf-ind@10 --compare bayes:mf-side@2,axn-paper-m0.8:mf@2 \
+        --compare axn:mf@10,axn-paper-r10-m0.5:mf@10 --compare bayes:mf-side-refined@10,axn:mf@10 -- \
+        rerank gar axn-r1 axn-r2 axn-r5 axn axn-r20 axn-paper-r1 axn-paper-r2 axn-paper axn-paper-r10 axn-paper-r20 \
+        axn-paper-m0.8 axn-paper:scale@1 axn-paper-m0.8:scale@1 {rerank,axn-paper,axn-paper-m0.8,axn}:mf@{2,10} \
+        axn-paper-r10-m0.5:mf@10 axn:mf-refined@10 {rerank,axn-paper-m0.5,axn}:{mf-ind,mf-adamw}@10 \
+        {rerank,axn-paper-m0.8,axn}:distilled@10 bayes:mf-side@{2,10} bayes:mf-side-refined@{2,10}
+}
+
+dense() {
+    measure dense-icd10cm-10k icd10cm-10k 300 -- rerank axn axn:mf axn:mf@10 bayes:mf-side adacur:cur@{10,50} adacur:cur anncur:cur
+}
+
+hpo() {
+    measure hpo-10k hpo-10k 300 -- rerank rerank/bm25 tour-ce axn-paper axn-paper:scale@1 axn axn/bm25 {axn-paper,axn}:mf@{2,10} \
+        {rerank,axn}:mf-ind@10 anncur:cur@10 adacur:cur@{2,10} bayes:mf-side@{2,10}
+    measure beyond-hpo-10k hpo-10k 300 \
+        --compare bayes:mf-side-refined@10,axn-paper-r10-m0.5:mf@10 --compare bayes:mf-side@2,axn-paper-m0.8:mf@2 \
+        --compare bayes:mf-side-refined@10,axn-paper-m0.5:mf-adamw@10 --compare bayes:mf-side-refined@10,axn:mf@10 -- \
+        rerank gar axn-r2 axn-r5 axn axn-r20 axn-paper axn-paper-m0.8 axn-paper:scale@1 axn-paper-m0.8:scale@1 \
+        {rerank,axn-paper,axn-paper-m0.8,axn}:mf@{2,10} axn-paper-r10-m0.5:mf@10 axn:mf-refined@10 \
+        {rerank,axn-paper-m0.5,axn}:{mf-ind,mf-adamw}@10 {rerank,axn-paper-m0.8,axn}:distilled@10 \
+        bayes:mf-side@{2,10} bayes:mf-side-refined@{2,10}
+}
+
+stopping() {
+    python benchmarks/stopping.py icd10cm-10k --split dev --queries 100 --first-stage "st:$model" --cache "$cache"
+    for name in icd10cm-10k hpo-10k; do
+        python benchmarks/stopping.py "$name" --queries 300 --calibrate 100 --first-stage "st:$model" --cache "$cache"
+    done
+}
+
+page() { python benchmarks/results_page.py; }
+
+for step in ${steps[@]}; do "$step"; done
