@@ -22,6 +22,7 @@ from crossknn import (
     PerQuery,
     RandomFirstStage,
     Rerank,
+    storage,
 )
 from crossknn.errors import IndexFileError, InputError, ScorerError
 from crossknn.scorers import Fingerprint
@@ -363,15 +364,15 @@ def test_another_kernel_is_only_warned_of(world: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("entry", "value"),
-    [("scorer", None), ("scorer", {"x": 1}), ("normalisation", {"scale": -1, "shift": 0}), ("normalisation", None)],
+    [("scorer", None), ("scorer", {"x": 1}), ("item_model", None), ("item_model", {}), ("tuning", {"trials": []})],
 )
 def test_a_config_that_does_not_fit_together_is_refused(world: Any, tmp_path: Path, entry: str, value: Any) -> None:
     _build(world, out=tmp_path)
     path = tmp_path / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["config"][entry] = value
-    path.write_text(json.dumps(manifest))
-    with pytest.raises(IndexFileError):
+    path.write_text(json.dumps(manifest | {"sha256": storage._digest_manifest(manifest)}))
+    with pytest.raises(IndexFileError, match="does not fit together"):
         Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
 
 

@@ -161,19 +161,21 @@ def test_no_bit_of_the_manifest_can_flip_and_be_believed(tmp_path: Path) -> None
     ("change", "message"),
     [
         ({"format_version": 2}, "version 2, this crossknn reads up to 1; upgrade"),
-        ({"format_version": "1"}, "manifest"),
+        ({"format_version": "1"}, "build the index again"),
         ({"kind": "something else"}, "not the manifest of a crossknn index"),
         ({"files": None}, "build the index again"),
         ({"files": {"vectors.npy": {}}}, "build the index again"),
+        ({"data": None}, "build the index again"),
         ({"files": []}, "build the index again"),
         ({"config": []}, "build the index again"),
     ],
-    ids=["newer", "version", "foreign", "no files", "bare file", "files", "config"],
+    ids=["newer", "version", "foreign", "no files", "bare file", "data", "files", "config"],
 )
 def test_a_manifest_that_says_something_else_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     storage.save(tmp_path, _contents())
     path = tmp_path / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    manifest = json.loads(path.read_text()) | change
+    path.write_text(json.dumps(manifest | {"sha256": storage._digest_manifest(manifest)}))
     with pytest.raises(IndexFileError, match=message):
         storage.load(tmp_path)
 

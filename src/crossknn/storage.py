@@ -129,7 +129,7 @@ def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool, in_memory:
             else:
                 lines = path.read_text(encoding="utf-8").splitlines()
                 rows[path.stem] = [json.loads(line) for line in lines]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise IndexFileError(f"{path} is damaged: {error}; build the index again") from error
     return Contents(manifest["config"], arrays, rows)
 
@@ -156,6 +156,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if manifest.get("sha256") != _digest_manifest(manifest):
         raise IndexFileError(f"{path} is damaged: its contents do not fit its checksum; build the index again")
+    files = manifest.get("files")
+    entries = list(files.values()) if isinstance(files, dict) else [None]
+    named = all(isinstance(entry, dict) and {"bytes", "sha256"} <= entry.keys() for entry in entries)
+    if not (named and isinstance(version, int) and isinstance(manifest.get("config"), dict) and "data" in manifest):
+        raise IndexFileError(f"{path} does not say all that a manifest must; build the index again")
     return manifest
 
 

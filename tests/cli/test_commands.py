@@ -212,7 +212,13 @@ def test_the_price_is_said_and_nothing_is_written(folder: Path) -> None:
     assert "30 cross-encoder calls" in run(*asked).output
     assert "20 cross-encoder calls" in run(*asked, "--max-calls", "20").output
     assert "0 cross-encoder calls" in run(*BUILD, "--dry-run").output
+    price = json.loads(run(*asked, "--json").stdout)
+    assert (price["calls"], price["done"], price["tried"]) == (30, 0, 30)
+    assert price["seconds"] == pytest.approx(30 / price["calls_per_second"])
     assert not (folder / "x.crossknn").exists()
+    built = json.loads(run(*asked[:-1], "--json").stdout)
+    assert built.pop("seconds") > 0
+    assert built == {"index": "x.crossknn", "items": 42, "train_queries": 3, "calls": 30}
 
 
 def test_the_price_is_less_by_what_an_interrupted_build_has_done(folder: Path) -> None:
@@ -340,7 +346,20 @@ def test_bad_searches(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["build", "search", "evaluate", "benchmark", "verify", "demo", "cache info", "cache clear"]
+    "command",
+    [
+        "build",
+        "search",
+        "evaluate",
+        "tune",
+        "benchmark",
+        "distill",
+        "serve",
+        "verify",
+        "demo",
+        "cache info",
+        "cache clear",
+    ],
 )
 def test_every_help_has_an_example(command: str) -> None:
     assert f"Example: crossknn {command}" in run(*command.split(), "--help").output

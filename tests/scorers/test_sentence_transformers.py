@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from crossknn import SentenceTransformersEncoder, SentenceTransformersScorer
-from crossknn.errors import InputError, MissingExtraError
+from crossknn.errors import CrossKNNWarning, InputError, MissingExtraError
 
 
 @pytest.mark.parametrize("kind", [SentenceTransformersScorer, SentenceTransformersEncoder])
@@ -32,6 +32,18 @@ def test_a_loaded_model_scores_raw_logits_like_its_folder(tiny_torch: Any, tmp_p
     np.testing.assert_array_equal(scores[0], scores[1])
     expected = [tiny_torch.logit(folder, "dog", item) for item in ("bird cat", "water")]
     np.testing.assert_allclose(scores[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.torch
+def test_truncation_is_counted_and_warned_of_once(tiny_torch: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sentence_transformers")
+    items = ["bird cat", "water " * 40, "dog " * 50]
+    bound = SentenceTransformersScorer(tiny_torch.cross_encoder(tmp_path), device="cpu", max_length=16).prepare(items)
+    pairs = np.zeros(3, dtype=np.int64), np.arange(3)
+    with pytest.warns(CrossKNNWarning, match="2 of 3 pairs are longer than 16 tokens and were cut"):
+        scores = bound.score(["dog"], *pairs)
+    np.testing.assert_array_equal(bound.score(["dog"], *pairs), scores)  # and no second warning
+    assert bound.truncated == 4
 
 
 @pytest.mark.torch

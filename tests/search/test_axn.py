@@ -14,13 +14,17 @@ from crossknn.search import Task, run_rounds
 
 
 def algorithm_1(task: Task, scores: np.ndarray, row: int, budget: int, rounds: int, mixing: float) -> list[int]:
-    """Items in the order scored: k_s = B / R a round; eq. 4 by the pseudo-inverse, eq. 7, eq. 5; ties by index."""
+    """Items in the order scored: k_s = B / R a round; eq. 4 by the pseudo-inverse, eq. 7, eq. 5; ties by index.
+
+    B is at most what there is; the first rounds score one more where it does not divide by R.
+    """
     model = task.item_model
     assert model is not None
     n_items = len(model.vectors)
     left = [i for i in range(n_items) if task.allowed is None or task.allowed[i]]
-    k_s, seen = budget // rounds, []
-    for _ in range(rounds):
+    budget, seen = min(budget, len(left)), []
+    for done in range(rounds):
+        k_s = budget // rounds + (done < budget % rounds)
         if not seen:
             liking = task.first_stage_scores[row].astype(float)
         else:
@@ -39,7 +43,7 @@ def algorithm_1(task: Task, scores: np.ndarray, row: int, budget: int, rounds: i
 
 
 @pytest.mark.parametrize("mixing", [0.0, 0.6])
-@pytest.mark.parametrize(("budget", "rounds"), [(20, 5), (12, 2), (9, 9), (8, 1), (40, 4)])
+@pytest.mark.parametrize(("budget", "rounds"), [(20, 5), (12, 2), (9, 9), (8, 1), (40, 4), (23, 5), (3, 5), (90, 4)])
 @pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
 def test_axn_is_algorithm_1(

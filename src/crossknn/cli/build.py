@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from crossknn.cli.models import (
-    FIRST_STAGE_HELP,
-    SCORER_HELP,
-    absolute,
-    open_first_stage,
-    open_scorer,
-    trial_rate,
-)
-from crossknn.cli.options import (
-    Cache,
-    Device,
-)
-from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
+from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer, trial_rate
+from crossknn.cli.options import Cache, Device, Json
+from crossknn.cli.terminal import notes, one_line_errors, progress_bar
 from crossknn.errors import InputError
 from crossknn.evaluation.systems import FACTORIZATIONS
 from crossknn.factorization import Factorization
@@ -101,6 +92,7 @@ def build(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random pairs.")] = 0,
     device: Device = "cpu",
     cache_file: Cache = None,
+    as_json: Json = False,
 ) -> None:
     """Build an index: embed the items, score some (train query, item) pairs, learn item vectors.
 
@@ -128,7 +120,8 @@ def build(
         ledger = out_folder / COLLECTING
         done = finished_calls(ledger, *asked, opened, first, options.shard_size)
         done += finished_calls(ledger / REFINED, *asked, opened, calls - first, options.shard_size)
-        _say_price(opened, *asked, calls, done)
+        price = _price(opened, *asked, calls, done)
+        typer.echo(json.dumps(asdict(price)) if as_json else price.in_words())
         return
     start = time.perf_counter()
     notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls")
@@ -146,7 +139,11 @@ def build(
         )
     if built.item_model is None:
         notes.print("note: no item vectors, so searches only rerank; give --queries or a dense --first-stage for more")
-    notes.print(f"built [bold]{out_folder}[/bold] in {time.perf_counter() - start:.0f} s", highlight=False)
+    seconds = time.perf_counter() - start
+    notes.print(f"built [bold]{out_folder}[/bold] in {seconds:.0f} s", highlight=False)
+    if as_json:
+        sizes = {"items": len(texts), "train_queries": len(train), "calls": calls, "seconds": seconds}
+        typer.echo(json.dumps({"index": str(out_folder), **sizes}))
 
 
 def _plan(name: PlanName, top: int | None, uniform: int | None) -> Plan:
@@ -158,19 +155,43 @@ def _plan(name: PlanName, top: int | None, uniform: int | None) -> Plan:
     return replace(plan, top=plan.top if top is None else top, uniform=plan.uniform if uniform is None else uniform)
 
 
-def _say_price(scorer: Scorer, queries: list[str], items: list[str], calls: int, done: int) -> None:
+@dataclass(frozen=True)
+class _Price:
+    """What a build costs.
+
+    Attributes:
+        calls: cross-encoder calls in all.
+        done: of these, what an interrupted build has done.
+        tried: pairs that the rate was tried on; 0 where nothing is left.
+        calls_per_second: the rate.
+        seconds: for what is left.
+    """
+
+    calls: int
+    done: int = 0
+    tried: int = 0
+    calls_per_second: float | None = None
+    seconds: float = 0.0
+
+    def in_words(self) -> str:
+        if not self.calls:
+            return "0 cross-encoder calls: there are no train queries, so only the items are embedded"
+        left = f"{self.calls - self.done:,} cross-encoder calls"
+        if self.calls_per_second is not None:
+            minutes, rate = self.seconds / 60, self.calls_per_second
+            needed = f"{minutes:,.0f} minutes" if self.seconds > 120 else f"{self.seconds:,.0f} seconds"
+            left += f", about {needed} at {rate:,.0f} calls/s (tried on {self.tried} pairs)"
+        if not self.done:
+            return left
+        whole = f"{self.calls:,} cross-encoder calls, of which an interrupted build has done {self.done:,}"
+        return f"{whole}; what is left:\n{left}"
+
+
+def _price(scorer: Scorer, queries: list[str], items: list[str], calls: int, done: int) -> _Price:
     """Calls, and time at the rate of a trial."""
-    if not calls:
-        out.print("0 cross-encoder calls: there are no train queries, so only the items are embedded")
-        return
-    if done:
-        out.print(f"{calls:,} cross-encoder calls, of which an interrupted build has done {done:,}; what is left:")
     left = calls - done
     if not left:
-        out.print("0 cross-encoder calls")
-        return
+        return _Price(calls, done)
     tried = min(64, left)
     rate = trial_rate(scorer, queries, items, tried)
-    seconds = left / rate
-    time_needed = f"{seconds / 60:,.0f} minutes" if seconds > 120 else f"{seconds:,.0f} seconds"
-    out.print(f"{left:,} cross-encoder calls, about {time_needed} at {rate:,.0f} calls/s (tried on {tried} pairs)")
+    return _Price(calls, done, tried, rate, left / rate)

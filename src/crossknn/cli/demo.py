@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from crossknn.cli.models import open_first_stage, open_scorer
+from crossknn.cli.options import Json
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.datasets.icd10cm import load_icd10cm
 from crossknn.datasets.splits import Dataset
-from crossknn.evaluation import EvaluationOptions, evaluate
+from crossknn.evaluation import EvaluationOptions, Report, evaluate
 from crossknn.files import make_folder
 from crossknn.first_stage import FirstStage
 from crossknn.index import BuildOptions, Index
@@ -45,16 +47,17 @@ def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the index, report and plot.")] = Path(
         "demo-output"
     ),
+    as_json: Json = False,
 ) -> None:
     """Build an index of ICD-10-CM with a real cross-encoder, and find codes from clinicians' phrases.
 
     Example: [bold]crossknn demo[/bold]   (needs: pip install 'crossknn[demo]')
     """
-    run_demo(out_folder)
+    run_demo(out_folder, as_json=as_json)
 
 
-def run_demo(folder: Path) -> None:
-    """Build, answer, and measure; everything is printed as it comes out.
+def run_demo(folder: Path, *, as_json: bool = False) -> None:
+    """Build, answer, and measure; everything is printed as it comes out, or as one JSON object in the end.
 
     Raises:
         MissingExtraError: ``crossknn-demo`` is not installed.
@@ -64,12 +67,23 @@ def run_demo(folder: Path) -> None:
     data = load_icd10cm()
     make_folder(folder)
     index = _build(data, scorer, first_stage, folder / "icd10cm.crossknn")
+    answers = []
     for phrase in PHRASES:
         found = index.search(phrase, k=_SHOWN, budget=_BUDGET)
         reranked = index.search(phrase, k=_SHOWN, budget=_BUDGET, method=Rerank())
-        out.print(_side_by_side(found, reranked))
-        out.print()
-    _measure(data, index, scorer, first_stage, folder)
+        answers.append({"found": found.to_dict(), "reranked": reranked.to_dict()})
+        if not as_json:
+            out.print(_side_by_side(found, reranked))
+            out.print()
+    report = _measure(data, index, scorer, first_stage, folder)
+    page, *others = report.write(folder)
+    if as_json:
+        typer.echo(json.dumps({"answers": answers, "report": report.to_dict()}, ensure_ascii=False))
+        return
+    out.print(report.table(out.width))
+    out.print(f"Report with figures: {page}", highlight=False, markup=False, soft_wrap=True)
+    for figure in (file for file in others if file.suffix == ".png"):
+        out.print(f"Figure: {figure}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _build(data: Dataset, scorer: Scorer, first_stage: FirstStage, folder: Path) -> Index:
@@ -115,7 +129,7 @@ def _side_by_side(found: SearchResult, reranked: SearchResult) -> Table:
     return table
 
 
-def _measure(data: Dataset, index: Index, scorer: Scorer, first_stage: FirstStage, folder: Path) -> None:
+def _measure(data: Dataset, index: Index, scorer: Scorer, first_stage: FirstStage, folder: Path) -> Report:
     """The evaluation against exact brute force, over all codes of the test categories."""
     part = data.subset((i for i, split in data.item_splits.items() if split == "test"), "icd10cm-test")
     tested = part.queries["test"][:_TEST_QUERIES]
@@ -132,7 +146,7 @@ def _measure(data: Dataset, index: Index, scorer: Scorer, first_stage: FirstStag
             queries=index.train_queries,
             options=_OPTIONS,
         )
-        report = evaluate(
+        return evaluate(
             measured,
             [query.text for query in tested],
             labels=[query.item_id for query in tested],
@@ -140,6 +154,3 @@ def _measure(data: Dataset, index: Index, scorer: Scorer, first_stage: FirstStag
             options=EvaluationOptions(ks=(1, 10), budgets=(25, 50, 100, 200)),
             progress=progress,
         )
-    page, *_ = report.write(folder)
-    out.print(report.table(out.width))
-    out.print(f"Report with figures: {page}", highlight=False, markup=False, soft_wrap=True)

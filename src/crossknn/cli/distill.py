@@ -8,13 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from crossknn.cli.options import (
-    Device,
-    FirstStageSpec,
-    IndexPath,
-    ScorerSpec,
-    open_index,
-)
+from crossknn.cli.options import Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.factorization import Distillation

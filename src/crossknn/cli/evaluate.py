@@ -9,9 +9,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from crossknn.cli.models import (
-    Shortlisted,
-)
+from crossknn.cli.models import Shortlisted
 from crossknn.cli.options import (
     METHOD_HELP,
     Cache,
@@ -30,7 +28,6 @@ from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.files import make_folder
-from crossknn.fingerprints import digest_texts
 from crossknn.inputs import judgements, labels_of, read_qrels, read_queries
 from crossknn.search import method_named
 from crossknn.storage import MANIFEST
@@ -98,7 +95,7 @@ def evaluate_command(
             texts,
             labels=labels,
             relevant=judged,
-            folder=out_folder / "exact" / digest_texts(texts)[:12],
+            folder=out_folder / "exact",
             options=options,
             progress=progress,
         )

@@ -9,9 +9,7 @@ from typing import Annotated
 import typer
 
 from crossknn.cli.conditions import Filter, parsed
-from crossknn.cli.models import (
-    Shortlisted,
-)
+from crossknn.cli.models import Shortlisted
 from crossknn.cli.options import (
     METHOD_HELP,
     Cache,

@@ -7,14 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossknn.cli.options import (
-    Cache,
-    Device,
-    FirstStageSpec,
-    IndexPath,
-    ScorerSpec,
-    open_index,
-)
+from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
 from crossknn.cli.terminal import one_line_errors
 from crossknn.errors import import_extra
 

@@ -10,15 +10,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from crossknn.cli.options import (
-    Cache,
-    Device,
-    FirstStageSpec,
-    IndexPath,
-    Json,
-    ScorerSpec,
-    open_index,
-)
+from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, Json, ScorerSpec, open_index
 from crossknn.cli.terminal import one_line_errors, out, progress_bar, tuning_table
 from crossknn.errors import InputError
 from crossknn.files import sole_writer

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from rich.markup import escape
 
-from crossknn.cli.options import (
-    IndexPath,
-)
+from crossknn.cli.options import IndexPath
 from crossknn.cli.terminal import one_line_errors, out
 from crossknn.scorers import Fingerprint
 from crossknn.storage import load

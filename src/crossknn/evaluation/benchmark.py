@@ -137,7 +137,7 @@ def benchmark(
     return evaluate(
         lab.base,
         data.queries,
-        folder=folder / "exact" / digest_texts(data.queries)[:12],
+        folder=folder / "exact",
         labels=data.labels,
         relevant=data.relevant,
         options=replace(measured, methods=systems),

@@ -20,6 +20,7 @@ from crossknn.evaluation.replay import Replayed, System, replay
 from crossknn.evaluation.report import Cell, Pair, Report, Seconds
 from crossknn.evaluation.task import Judge, Judgements, RightItem
 from crossknn.files import write_aside
+from crossknn.fingerprints import digest_texts
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
@@ -84,7 +85,7 @@ def evaluate(
     Args:
         index: what is searched, where a method is no system of its own.
         queries: query texts, all different, none of them a train query of an index.
-        folder: keeps the ground truth.
+        folder: keeps ground truths, each in a folder named after its queries, items and scorer.
         labels: the id of the right item for each query, for task accuracy. Items with the same text count as right too.
         relevant: item id to grade for each query, for nDCG@10 and R@100 (extra ``ir``), in place of labels.
         options: what is measured.
@@ -213,6 +214,7 @@ def _ground_truth(
         if progress:
             progress(done, total)
 
+    folder = folder / digest_texts([str(index.scorer.fingerprint), *queries, *index.items])[:12]
     cached, start = _cache_hits(index), time.perf_counter()
     exact = exact_scores(queries, index.items, index.scorer, folder, progress=watch)
     seconds, calls = time.perf_counter() - start, exact.size - stored[0] - (_cache_hits(index) - cached)

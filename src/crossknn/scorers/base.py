@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
-from crossknn.errors import InputError, ScorerError
+from crossknn.errors import CrossKNNWarning, InputError, ScorerError
 
 _LARGEST = 1e30
 """What a search can still square and add up."""
@@ -62,6 +63,16 @@ class Scorer(Protocol):
     def prepare(self, items: Sequence[str]) -> BoundScorer:
         """Do once what need not be done for every pair. Costs no CE call."""
         ...
+
+
+def warn_of_truncation(cut: int, n_pairs: int, max_length: int) -> None:
+    """Said by scorers that cut pairs, the first time they do."""
+    warnings.warn(
+        f"{cut} of {n_pairs} pairs are longer than {max_length} tokens and were cut; "
+        "shorten the items, or raise max_length if the model allows (said once)",
+        CrossKNNWarning,
+        stacklevel=3,
+    )
 
 
 def prepared(scorer: Scorer, items: Sequence[str]) -> BoundScorer:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
-from crossknn.errors import CrossKNNWarning, InputError
+from crossknn.errors import InputError
 from crossknn.onnx_model import InputTemplate, OnnxModel, OnnxOptions
-from crossknn.scorers.base import Fingerprint
+from crossknn.scorers.base import Fingerprint, warn_of_truncation
 
 
 class OnnxScorer:
@@ -67,12 +66,7 @@ class BoundOnnxScorer:
                 cut += 1
             inputs.append(self._template.fill(query, item))
         if cut and not self.truncated:
-            warnings.warn(
-                f"{cut} of {len(inputs)} pairs are longer than {self._model.max_length} tokens and were cut; "
-                "shorten the items, or raise max_length if the model allows (said once)",
-                CrossKNNWarning,
-                stacklevel=2,
-            )
+            warn_of_truncation(cut, len(inputs), self._model.max_length)
         self.truncated += cut
         logits = self._model.run([tokens for tokens, _ in inputs], [types for _, types in inputs])
         _check_width(logits.shape[1])
