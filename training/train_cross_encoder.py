@@ -1,8 +1,9 @@
 """Fine-tune all-MiniLM-L6-v2 into the demo's cross-encoder: a (query, item) pair in, one logit out.
 
-    python training/train_cross_encoder.py --base minilm --wordnet package/dict --out training/runs/demo/pass6 --to-pass 6
+    python training/train_cross_encoder.py --base minilm --wordnet package/dict --out training/runs/pass6 --to-pass 6
 
-(`make.sh` has all commands.) Two stages on the CE-train splits, both resumed from the last checkpoint when the command is run again:
+(`make.sh` has all commands.) Two stages on the CE-train splits, both resumed from the last checkpoint when the command
+is run again:
 
 1. *Encoder*: contrastive training of the bi-encoder (in-batch softmax). A text costs one pass there and meets 127
    negatives, so the encoder learns the field's synonyms at a fraction of what pairs would cost. Its nearest items
