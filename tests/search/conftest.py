@@ -8,20 +8,25 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from crossknn import ReplayScorer
 from crossknn.factorization import ItemModel, Normalisation
 from crossknn.search import Task
 
 
 @dataclass
 class Replayed:
-    """A bound scorer over a matrix that keeps the books; queries are named by their row."""
+    """The replay scorer over a matrix, which keeps the books here; queries are named by their row."""
 
     scores: np.ndarray
     calls: list[tuple[str, int]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        queries, items = ([str(n) for n in range(size)] for size in self.scores.shape)
+        self._bound = ReplayScorer(self.scores, queries, items).prepare(items)
+
     def score(self, queries: Sequence[str], query_indices: np.ndarray, item_indices: np.ndarray) -> np.ndarray:
         self.calls += [(queries[q], int(i)) for q, i in zip(query_indices, item_indices, strict=True)]
-        return np.array([self.scores[int(queries[q]), i] for q, i in zip(query_indices, item_indices, strict=True)])
+        return self._bound.score(queries, query_indices, item_indices)
 
 
 def make_task(
