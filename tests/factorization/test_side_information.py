@@ -21,12 +21,16 @@ TRUE = np.array([1.0, 2.0, 4.0, 0.3])
 """Variances of the weights of factors, vectors and constant, and of the noise."""
 
 
-def _planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, side_information._Factors]:
-    """Scores drawn from the model itself: (queries, items), and the vectors and factors they were drawn with."""
+def _planted(seed: int = 0, told: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, side_information._Factors]:
+    """Scores drawn from the model itself: (queries, items), and the vectors and factors they were drawn with.
+
+    ``told`` is how much a query's vector says of its weights.
+    """
     rng = np.random.default_rng(seed)
     x, x_q = (rng.normal(size=(n, D)) / np.sqrt(D) for n in (N_ITEMS, N_TRAIN + N_TEST))
     known = side_information._Factors(3.0, -2.0, 0.7 * rng.normal(size=N_ITEMS), rng.normal(size=(N_ITEMS, K)))
     draw = [np.sqrt(v) * rng.normal(size=(len(x_q), width)) for v, width in zip(TRUE, (K, D, 1, N_ITEMS), strict=True)]
+    draw[0] += told * x_q @ rng.normal(size=(D, K))
     scores = known.alpha * x_q @ x.T + known.beta + known.biases
     return scores + draw[0] @ known.factors.T + draw[1] @ x.T + draw[2] + draw[3], x, x_q, known
 
@@ -39,22 +43,41 @@ def _observed(exact: np.ndarray, share: float) -> ScoreMatrix:
 def test_variances_are_those_the_scores_were_drawn_with() -> None:
     exact, x, x_q, known = _planted()
     scores = _observed(exact, 0.4)
-    found = side_information._variances(scores, x, x_q, list(scores.by_query()), known)
+    nothing = side_information._Expected.nothing(known, x)
+    observed = side_information._Observed(scores, x, x_q)
+    found = side_information._variances(observed, list(scores.by_query()), known, nothing)
     np.testing.assert_allclose(found, TRUE, rtol=0.4)
     np.testing.assert_allclose(found[[0, 3]], TRUE[[0, 3]], rtol=0.2)
 
 
 def test_the_mean_and_the_prior_are_the_models() -> None:
     _, x, x_q, known = _planted()
-    model = side_information._item_model(x, known, TRUE)
+    rng = np.random.default_rng(2)
+    centre, matrix = rng.normal(size=D), rng.normal(size=(D, K + D + 1))
+    expected = side_information._Expected(centre, rng.normal(size=K + D + 1), matrix)
+    model = side_information._item_model(x, known, expected, TRUE)
     prior = model.query_vectors(x_q.astype(np.float32))
     assert prior is not None
-    mean = known.alpha * x_q @ x.T + known.beta + known.biases
+    weights = expected.mean + (x_q - centre) @ matrix
+    parts = weights[:, :K] @ known.factors.T + weights[:, K:-1] @ x.T + weights[:, -1:]
+    mean = known.alpha * x_q @ x.T + known.beta + known.biases + parts
     np.testing.assert_allclose(model.normalisation.invert(prior @ model.vectors.T + model.biases), mean, atol=1e-4)
     kernel = model.vectors @ model.vectors.T / model.normalisation.scale**2  # of a standard normal weight
     parts = TRUE[0] * known.factors @ known.factors.T + TRUE[1] * x @ x.T + TRUE[2]
     np.testing.assert_allclose(kernel, parts, atol=1e-3)
     assert model.normalisation.scale == pytest.approx(TRUE[3] ** -0.5)
+
+
+@pytest.mark.parametrize(("told", "left"), [(0.0, 1.1), (4.0, 0.4)])
+def test_what_a_querys_vector_tells_of_its_weights_is_learned(told: float, left: float) -> None:
+    exact, x, x_q, known = _planted(told=told)
+    model = MFSideInformation(dimensions=K).fit(_observed(exact, 0.3), x, x_q[:N_TRAIN])
+    prior = model.query_vectors(x_q[N_TRAIN:].astype(np.float32))
+    assert prior is not None
+    expected = model.normalisation.invert(prior @ model.vectors.T + model.biases)
+    untold = known.alpha * x_q[N_TRAIN:] @ x.T + known.beta + known.biases
+    errors = [np.mean((exact[N_TRAIN:] - mean) ** 2) for mean in (expected, untold)]
+    assert errors[0] < left * errors[1]
 
 
 def test_a_search_finds_more_with_it_than_with_ridge_factors() -> None:
