@@ -78,7 +78,7 @@ class Scored:
     dense: FloatArray
 
     @classmethod
-    def of(cls, data: Dataset, n_queries: int, work: Path) -> Scored:
+    def of(cls, data: Dataset, n_queries: int, work: Path, model: Path) -> Scored:
         """Brute force over a data set: over its codes of the 10K subset, and over the others if it has any."""
         tested = data.queries["test"][:n_queries]
         queries, items = [q.text for q in tested], list(data.items.values())
@@ -87,15 +87,15 @@ class Scored:
         exact = np.empty((len(queries), len(items)))
         for name, part in (("10k", measured), ("others", ~measured)):
             if part.any():
-                some, scorer = [items[i] for i in np.flatnonzero(part)], OnnxScorer(demo_folder("cross_encoder"))
+                some, scorer = [items[i] for i in np.flatnonzero(part)], OnnxScorer(model)
                 exact[:, part] = brute_force(queries, some, scorer, work / f"int8-{name}", f"int8, {name}")
         dense = Dense(OnnxEncoder(demo_folder("encoder"))).prepare(items).scores(queries)
         return cls(queries, items, np.array(items, dtype=object), labels, exact, dense)
 
 
-def measure_subset(work: Path, fp32: Path, n_queries: int) -> dict[str, object]:
+def measure_subset(work: Path, model: Path, fp32: Path, n_queries: int) -> dict[str, object]:
     """Brute force, reranking and the dual encoder alone over the 10K subset; int8 against fp32."""
-    scored = Scored.of(load_icd10cm_10k(), n_queries, work)
+    scored = Scored.of(load_icd10cm_10k(), n_queries, work, model)
     queries, items, texts, labels = scored.queries, scored.items, scored.texts, scored.labels
     exact, dense = scored.exact, scored.dense
     candidates = [np.union1d(top_k(d, 100), top_k(e, 50)) for d, e in zip(dense, exact, strict=True)]
@@ -144,9 +144,9 @@ def measure_subset(work: Path, fp32: Path, n_queries: int) -> dict[str, object]:
     }
 
 
-def measure_all_codes(work: Path, n_queries: int) -> dict[str, object]:
+def measure_all_codes(work: Path, model: Path, n_queries: int) -> dict[str, object]:
     """The same over all codes, for fewer queries."""
-    scored = Scored.of(load_icd10cm(), n_queries, work)
+    scored = Scored.of(load_icd10cm(), n_queries, work, model)
     brute = right_at_top(scored.exact, scored.texts, scored.labels)
     alone = right_at_top(scored.dense, scored.texts, scored.labels)
     return {
@@ -160,7 +160,7 @@ def measure_all_codes(work: Path, n_queries: int) -> dict[str, object]:
     }
 
 
-def measure_quickly(split: str, n_queries: int) -> dict[str, object]:
+def measure_quickly(split: str, model: Path, n_queries: int) -> dict[str, object]:
     """A wide search in place of brute force (400 calls a query for 9,670), against reranking; not for the test split.
 
     It tells whether far codes rise for no reason, which random codes do not: they are a few in ten thousand. The index
@@ -173,7 +173,7 @@ def measure_quickly(split: str, n_queries: int) -> dict[str, object]:
     train = [text for text in others if text not in set(queries)][:500]
     index = Index.build(
         data.items,
-        scorer=OnnxScorer(demo_folder("cross_encoder")),
+        scorer=OnnxScorer(model),
         first_stage=Dense(OnnxEncoder(demo_folder("encoder"))),
         queries=train,
         options=BuildOptions(
@@ -211,6 +211,9 @@ def main() -> None:
     """Measure, and write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the quick measurement alone")
+    parser.add_argument(
+        "--model", type=Path, default=demo_folder("cross_encoder"), help="the installed one, unless given"
+    )
     parser.add_argument("--fp32", type=Path, help="folder of the same model in fp32")
     parser.add_argument("--work", type=Path, help="keeps scores")
     parser.add_argument("--out", type=Path, help="results/demo_model.json or results/demo_model_quick.json beside this")
@@ -224,15 +227,15 @@ def main() -> None:
     result: dict[str, object] = {
         "environment": environment(),
         "seed": SEED,
-        "model": json.loads((demo_folder("cross_encoder") / "config.json").read_text()),
+        "model": json.loads((args.model / "config.json").read_text()),
     }
     if args.quick:
-        result |= {split: measure_quickly(split, 500) for split in ("dev", "index_train")}
+        result |= {split: measure_quickly(split, args.model, 500) for split in ("dev", "index_train")}
     else:
-        result["subset_10k"] = measure_subset(args.work, args.fp32, args.queries)
+        result["subset_10k"] = measure_subset(args.work, args.model, args.fp32, args.queries)
         out.write_text(json.dumps(result, indent=2) + "\n")
         if args.all_codes:
-            result["all_codes"] = measure_all_codes(args.work, args.all_codes)
+            result["all_codes"] = measure_all_codes(args.work, args.model, args.all_codes)
     out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
