@@ -6,7 +6,7 @@ import numpy as np
 
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 
-_ROWS = 512
+_ROWS = 2048
 """Item vectors multiplied at a time, by one query after the other: they stay in the cache for all, and a query's
 products are computed in the same way, to the last bit, whether it comes alone or among others."""
 
