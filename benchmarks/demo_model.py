@@ -1,6 +1,6 @@
 """Is the demo's cross-encoder good under brute force? The bars it had to pass, on test queries of ICD-10-CM.
 
-    python benchmarks/demo_model.py --fp32 training/runs/demo/fp32 --work training/runs/demo/measured
+    python benchmarks/demo_model.py --model RUN/onnx/cross_encoder --fp32 RUN/fp32 --work RUN/measured
     python benchmarks/demo_model.py --quick     # eight minutes, on dev and index-train queries: to choose by
 
 Accuracy is counted by description: 1,463 codes share theirs with another. Scores are kept in the work folder, so a run

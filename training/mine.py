@@ -4,8 +4,8 @@
         --out training/runs/demo/mined.npz
 
 An index of the ICD-10-CM codes of the CE-train split is learned from a part of its queries, then searched for many of
-them. Looking through random codes does not find the few in ten thousand that rise for no reason; a search does, for
-150 calls a query (ten minutes in all on two cores). `train_cross_encoder.py` trains a pass on what is found.
+them. Looking through random codes does not find the few in ten thousand that rise for no reason; a search does, for a
+hundred calls or so a query (ten minutes in all on two cores). `train_cross_encoder.py` trains a pass on what is found.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from crossknn import storage
@@ -345,22 +346,15 @@ def test_bad_searches(folder: Path) -> None:
         assert message in run(*SEARCH, *args, exit_code=1).stderr
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "build",
-        "search",
-        "evaluate",
-        "tune",
-        "benchmark",
-        "distill",
-        "serve",
-        "verify",
-        "demo",
-        "cache info",
-        "cache clear",
-    ],
-)
+def _names(group: Any, before: str = "") -> list[str]:
+    return [
+        name
+        for own, command in group.commands.items()
+        for name in (_names(command, f"{own} ") if hasattr(command, "commands") else [before + own])
+    ]
+
+
+@pytest.mark.parametrize("command", _names(get_command(app)))
 def test_every_help_has_an_example(command: str) -> None:
     assert f"Example: crossknn {command}" in run(*command.split(), "--help").output
 

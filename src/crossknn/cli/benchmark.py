@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,7 +12,7 @@ import typer
 
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, Shortlisted, open_first_stage, open_scorer, trial_rate
 from crossknn.cli.options import Device, Json
-from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
+from crossknn.cli.terminal import deliver, notes, one_line_errors, progress_bar
 from crossknn.datasets import hpo, icd10cm
 from crossknn.datasets.splits import Dataset
 from crossknn.datasets.wordnet import load_wordnet
@@ -120,12 +119,7 @@ def benchmark_command(
     if report.calls_per_second is None:
         rate = trial_rate(uncached, data.queries, list(data.items.values()), 512)
         report = replace(report, calls_per_second=rate, context=report.context | {"rate_of": "a trial of 512 pairs"})
-    files = report.write(out_folder)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-    else:
-        out.print(report.table(out.width))
-    notes.print("report: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
+    deliver(report, out_folder, as_json=as_json)
 
 
 def _pair(text: str) -> tuple[str, str]:

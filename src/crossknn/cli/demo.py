@@ -13,7 +13,7 @@ from rich.table import Table
 
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.cli.options import Json
-from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
+from crossknn.cli.terminal import deliver, notes, one_line_errors, out, progress_bar
 from crossknn.datasets.icd10cm import load_icd10cm
 from crossknn.datasets.splits import Dataset
 from crossknn.evaluation import EvaluationOptions, Report, evaluate
@@ -76,14 +76,11 @@ def run_demo(folder: Path, *, as_json: bool = False) -> None:
             out.print(_side_by_side(found, reranked))
             out.print()
     report = _measure(data, index, scorer, first_stage, folder)
-    page, *others = report.write(folder)
     if as_json:
+        report.write(folder)
         typer.echo(json.dumps({"answers": answers, "report": report.to_dict()}, ensure_ascii=False))
-        return
-    out.print(report.table(out.width))
-    out.print(f"Report with figures: {page}", highlight=False, markup=False, soft_wrap=True)
-    for figure in (file for file in others if file.suffix == ".png"):
-        out.print(f"Figure: {figure}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        deliver(report, folder, as_json=False)
 
 
 def _build(data: Dataset, scorer: Scorer, first_stage: FirstStage, folder: Path) -> Index:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
 from crossknn.cli.models import Shortlisted
@@ -21,10 +19,11 @@ from crossknn.cli.options import (
     Rounds,
     ScorerSpec,
     chosen_method,
+    drawn,
     fitting,
     open_index,
 )
-from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
+from crossknn.cli.terminal import deliver, notes, one_line_errors, progress_bar
 from crossknn.errors import InputError
 from crossknn.evaluation import EvaluationOptions, default_methods, evaluate
 from crossknn.files import make_folder
@@ -74,9 +73,7 @@ def evaluate_command(
     """
     opened = open_index(index, scorer, first_stage, device, cache_file)
     rows = read_queries(queries)
-    if limit is not None and limit < len(rows):
-        kept = np.sort(np.random.default_rng(seed).choice(len(rows), limit, replace=False))
-        rows = [rows[n] for n in kept]
+    rows = drawn(rows, limit, seed)
     labels = labels_of(rows)
     judged = None if qrels is None else judgements(rows, read_qrels(qrels), qrels)
     if (out_folder / MANIFEST).exists():
@@ -99,14 +96,7 @@ def evaluate_command(
             options=options,
             progress=progress,
         )
-    files = report.write(out_folder)
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-    else:
-        out.print(report.table(out.width))
-    notes.print("report: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
-    if not any(file.suffix == ".png" for file in files):
-        notes.print("for figures: pip install 'crossknn[plot]'", highlight=False, markup=False)
+    deliver(report, out_folder, as_json=as_json)
 
 
 def _within(budgets: list[int], n_items: int) -> list[int]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
+import numpy as np
 import typer
 
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer
@@ -14,6 +15,8 @@ from crossknn.errors import InputError
 from crossknn.index import Index
 from crossknn.search import AXN, GAR, METHODS, SearchMethod, Shortlist, TouR, method_named, with_settings
 from crossknn.storage import read_manifest
+
+T = TypeVar("T")
 
 METHOD_HELP = f"One of {', '.join(METHODS)}; perhaps with rounds and more behind: axn-r5, axn-m0.5, axn/vectors."
 IndexPath = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
@@ -48,6 +51,13 @@ def chosen_method(
 def fitting(method: SearchMethod, rounds: int | None, mixing: float | None) -> tuple[int | None, float | None]:
     """Those of the settings that a method has: of several methods, some have none."""
     return rounds if isinstance(method, AXN | TouR | GAR) else None, mixing if isinstance(method, AXN) else None
+
+
+def drawn(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
+    """So many of the rows at random, in their order; all where there are no more."""
+    if limit is None or limit >= len(rows):
+        return list(rows)
+    return [rows[n] for n in np.sort(np.random.default_rng(seed).choice(len(rows), limit, replace=False))]
 
 
 def open_index(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import typer
@@ -17,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crossknn.errors import CrossKNNError, CrossKNNWarning
+from crossknn.evaluation import Report
 from crossknn.results import SearchResult
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.tuning import Tuning
@@ -51,6 +54,18 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
                 raise typer.Exit(1) from None
 
     return run
+
+
+def deliver(report: Report, folder: Path, *, as_json: bool) -> None:
+    """Write a report, print its table or JSON, and say where its files lie."""
+    files = report.write(folder)
+    if as_json:
+        typer.echo(json.dumps(report.to_dict()))
+    else:
+        out.print(report.table(out.width))
+    notes.print("report: " + ", ".join(map(str, files)), highlight=False, markup=False, soft_wrap=True)
+    if not any(file.suffix == ".png" for file in files):
+        notes.print("for figures: pip install 'crossknn[plot]'", highlight=False, markup=False)
 
 
 @contextmanager

@@ -7,10 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, Json, ScorerSpec, open_index
+from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, Json, ScorerSpec, drawn, open_index
 from crossknn.cli.terminal import one_line_errors, out, progress_bar, tuning_table
 from crossknn.errors import InputError
 from crossknn.files import sole_writer
@@ -49,8 +48,7 @@ def tune_command(
         texts = [text for text in every if text not in learned]
         if not texts:
             raise InputError(f"the index has learned from every query of {queries}; tuning needs others")
-        if limit < len(texts):
-            texts = [texts[n] for n in np.sort(np.random.default_rng(seed).choice(len(texts), limit, replace=False))]
+        texts = drawn(texts, limit, seed)
         with progress_bar("trying") as progress:
             tuning = opened.tune(texts, k=k, budget=budget, target_recall=target_recall, progress=progress)
         if as_json:
