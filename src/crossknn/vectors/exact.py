@@ -23,10 +23,11 @@ def inner_products(query_vectors: FloatArray, item_vectors: FloatArray) -> Float
     """
     queries = np.ascontiguousarray(query_vectors, dtype=item_vectors.dtype)
     products = np.empty((len(queries), len(item_vectors)), dtype=item_vectors.dtype)
-    for start in range(0, len(item_vectors), _ROWS):
-        rows = slice(start, start + _ROWS)
-        for query, row in zip(queries, products, strict=True):
-            np.dot(item_vectors[rows], query, out=row[rows])
+    with np.errstate(invalid="ignore"):  # raised now and then by BLAS on finite vectors, whose products are right
+        for start in range(0, len(item_vectors), _ROWS):
+            rows = slice(start, start + _ROWS)
+            for query, row in zip(queries, products, strict=True):
+                np.dot(item_vectors[rows], query, out=row[rows])
     return products
 
 
