@@ -6,7 +6,7 @@
 # MODEL: folder or name of all-MiniLM-L6-v2, a sentence-transformers model. WORK: keeps scores and unfinished work, so
 # what was stopped goes on. STEPs, in their order; all unless given:
 #     exact     exact scores of ICD-10-CM (dev and test) and HPO (test), into benchmarks/scores
-#     choices   rounds, lambda, GAR's rounds on dev queries of ICD-10-CM; then epochs
+#     choices   rounds, lambda, noise, epochs on dev queries of ICD-10-CM
 #     icd       every system on test queries of ICD-10-CM
 #     dense     dense rows against sparse cells, each at its own setting
 #     hpo       every system on test queries of HPO
@@ -48,22 +48,21 @@ choices() {
         axn-paper:scale@1 axn-paper-m0.5:scale@1 axn-paper-m0.8:scale@1 axn-paper:mf@2 axn-paper-m0.5:mf@2 axn-paper-m0.8:mf@2 \
         axn-paper:mf@10 axn-paper-m0.2:mf@10 axn-paper-m0.5:mf@10 axn-paper-m0.8:mf@10 axn-paper-r10:mf@10 axn-paper-r10-m0.5:mf@10 \
         axn-paper:mf-ind@10 axn-paper-m0.5:mf-ind@10 axn-paper:mf-adamw@10 axn-paper-m0.5:mf-adamw@10
-    python benchmarks/epochs.py --first-stage "$model" --cache "$cache"
+    python benchmarks/choices.py --first-stage "$model" --cache "$cache"
 }
 
+# Every system of the paper, each with its own settings and with those chosen on dev; then a rival, and what is ours.
+paper=(rerank rerank/bm25 tour-ce tour-mse axn-paper{,-m0.8,/bm25} axn-paper-r{1,2,10,20} axn{,/bm25} axn-r{1,2,5,20}
+    axn-paper{,-m0.8}:scale@1 {rerank,axn-paper,axn-paper-m0.8,axn}:mf@{2,10} axn-paper-r10-m0.5:mf@10
+    {rerank,axn-paper,axn-paper-m0.5,axn}:{mf-ind,mf-adamw}@10 {rerank,axn-paper,axn-paper-m0.8,axn}:distilled@10
+    anncur:cur@10 adacur:cur@{2,10})
+beyond=(gar axn:mf-refined@10 bayes:mf-side@{2,10} bayes-r10:mf-side@10 rerank:mf-side@10 bayes:mf-side-refined@{2,10})
+compared=(bayes:mf-side-refined@10,{axn-paper-r10-m0.5:mf@10,axn-paper-m0.5:mf-adamw@10,rerank:mf-ind@10,axn:mf@10}
+    bayes:mf-side@2,axn-paper-m0.8:mf@2 axn:mf@10,axn-paper-r10-m0.5:mf@10)
+
 icd() {
-    measure icd10cm-10k icd10cm-10k 300 -- rerank rerank/bm25 rerank/tfidf tour-ce tour-mse axn-paper axn-paper:scale@1 \
-        axn axn-paper/bm25 axn/bm25 rerank:mf@10 {axn-paper,axn}:mf@{2,10} axn:mf@50 axn-paper:mf-adamw@10 \
-        {rerank,axn-paper,axn}:mf-ind@10 {rerank,axn-paper,axn}:distilled@10 anncur:cur@{10,50} adacur:cur@{2,10,50} \
-        axn-r2 axn-r5 axn-r20 axn-paper-r2 axn-paper-r10 bayes:mf-side@{2,10,50} rerank:mf-side@10 bayes-r10:mf-side@10
-    measure beyond-icd10cm-10k icd10cm-10k 300 \
-        --compare bayes:mf-side-refined@10,axn-paper-r10-m0.5:mf@10 --compare bayes:mf-side-refined@10,axn-paper-m0.5:mf-adamw@10 \
-        --compare bayes:mf-side-refined@10,rerank:mf-ind@10 --compare bayes:mf-side@2,axn-paper-m0.8:mf@2 \
-        --compare axn:mf@10,axn-paper-r10-m0.5:mf@10 --compare bayes:mf-side-refined@10,axn:mf@10 -- \
-        rerank gar axn-r1 axn-r2 axn-r5 axn axn-r20 axn-paper-r1 axn-paper-r2 axn-paper axn-paper-r10 axn-paper-r20 \
-        axn-paper-m0.8 axn-paper:scale@1 axn-paper-m0.8:scale@1 {rerank,axn-paper,axn-paper-m0.8,axn}:mf@{2,10} \
-        axn-paper-r10-m0.5:mf@10 axn:mf-refined@10 {rerank,axn-paper-m0.5,axn}:{mf-ind,mf-adamw}@10 \
-        {rerank,axn-paper-m0.8,axn}:distilled@10 bayes:mf-side@{2,10} bayes:mf-side-refined@{2,10}
+    measure icd10cm-10k icd10cm-10k 300 "${compared[@]/#/--compare=}" -- "${paper[@]}" rerank/tfidf axn:mf@50 anncur:cur@50 \
+        adacur:cur@50 "${beyond[@]}" bayes:mf-side@50
 }
 
 dense() {
@@ -71,15 +70,7 @@ dense() {
 }
 
 hpo() {
-    measure hpo-10k hpo-10k 300 -- rerank rerank/bm25 tour-ce axn-paper axn-paper:scale@1 axn axn/bm25 {axn-paper,axn}:mf@{2,10} \
-        {rerank,axn}:mf-ind@10 anncur:cur@10 adacur:cur@{2,10} bayes:mf-side@{2,10}
-    measure beyond-hpo-10k hpo-10k 300 \
-        --compare bayes:mf-side-refined@10,axn-paper-r10-m0.5:mf@10 --compare bayes:mf-side@2,axn-paper-m0.8:mf@2 \
-        --compare bayes:mf-side-refined@10,axn-paper-m0.5:mf-adamw@10 --compare bayes:mf-side-refined@10,axn:mf@10 -- \
-        rerank gar axn-r2 axn-r5 axn axn-r20 axn-paper axn-paper-m0.8 axn-paper:scale@1 axn-paper-m0.8:scale@1 \
-        {rerank,axn-paper,axn-paper-m0.8,axn}:mf@{2,10} axn-paper-r10-m0.5:mf@10 axn:mf-refined@10 \
-        {rerank,axn-paper-m0.5,axn}:{mf-ind,mf-adamw}@10 {rerank,axn-paper-m0.8,axn}:distilled@10 \
-        bayes:mf-side@{2,10} bayes:mf-side-refined@{2,10}
+    measure hpo-10k hpo-10k 300 "${compared[@]/#/--compare=}" -- "${paper[@]}" "${beyond[@]}"
 }
 
 stopping() {

@@ -20,12 +20,12 @@ ROOT = Path(__file__).parent.parent
 POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
 
 
-def systems_table(report: dict[str, Any]) -> str:
-    """Recall at the headline points, what the index cost, and the task, one row a system."""
+def systems_table(report: dict[str, Any], methods: list[str] | None = None) -> str:
+    """Recall at the headline points, what the index cost, and the task, one row a system; all unless given."""
     cells = {(c["method"], c["budget"]): c for c in report["cells"]}
     head = ["system", "offline calls per item", "indexing", *(f"{k}@{m}" for k, m in POINTS), "accuracy@100"]
     rows = []
-    for method in dict.fromkeys(c["method"] for c in report["cells"]):
+    for method in methods or dict.fromkeys(c["method"] for c in report["cells"]):
         cost = report["offline"][method]
         calls = cost["calls"] / report["n_items"]
         beside = cost["embed_seconds"] + cost["train_seconds"] + cost["reembed_seconds"]
@@ -107,6 +107,11 @@ def below_table(report: dict[str, Any]) -> str:
     ).replace("---:", "---")
 
 
+def beyond_the_paper(method: str) -> bool:
+    """Whether a system is a rival's or ours."""
+    return method == "gar" or method.startswith("bayes") or "mf-side" in method or "refined" in method
+
+
 def rounds_table(report: dict[str, Any], methods: dict[str, int]) -> str:
     """Recall and time per query beside the CE calls, by rounds."""
     cells = {(c["method"], c["budget"]): c for c in report["cells"]}
@@ -164,10 +169,16 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (head, aligned, *rows))
 
 
+def read(name: str) -> dict[str, Any]:
+    """A stored JSON."""
+    found: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / name).read_text())
+    return found
+
+
 def redraw(name: str) -> None:
     """The figure of recall against offline costs, from the JSON."""
     folder = ROOT / "benchmarks" / "results" / name
-    stored = json.loads((folder / "report.json").read_text())
+    stored = read(f"{name}/report.json")
     cells = [
         Cell(
             cell["method"],
@@ -191,47 +202,42 @@ def main() -> None:
     for name in ("icd10cm-10k", "hpo-10k"):
         redraw(name)
     page = ROOT / "docs" / "results.md"
-    icd = json.loads((ROOT / "benchmarks" / "results" / "icd10cm-10k" / "report.json").read_text())
-    hpo = json.loads((ROOT / "benchmarks" / "results" / "hpo-10k" / "report.json").read_text())
     usual = {"axn": 10, "axn-paper": 5}
     rounds = {
         (name if usual[name] == n else f"{name}-r{n}"): n for name in ("axn", "axn-paper") for n in (1, 2, 5, 10, 20)
     }
-    costly = ["rerank", "axn:mf@10", "axn-paper:mf-adamw@10", "axn:mf-ind@10", "bayes:mf-side@10", "axn:distilled@10"]
-    costly += ["adacur:cur@10", "adacur:cur@50"]
-    made = {
-        "icd-systems": systems_table(icd),
-        "icd-gains": gains_table(icd, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
-        "icd-offline": offline_table(icd, costly),
-        "hpo-systems": systems_table(hpo),
-        "hpo-gains": gains_table(hpo, ["axn", "axn:mf@10", "bayes:mf-side@10"]),
-    }
+    costly = ["rerank", "axn:mf@10", "axn-paper:mf-adamw@10", "axn:mf-ind@10", "bayes:mf-side@10"]
+    costly += ["bayes:mf-side-refined@10", "axn:distilled@10", "adacur:cur@10"]
+    made = {}
     for name in ("icd10cm-10k", "hpo-10k"):
-        beyond = json.loads((ROOT / "benchmarks" / "results" / f"beyond-{name}" / "report.json").read_text())
-        made[f"{name[:3]}-beyond"] = systems_table(beyond)
-        if name.startswith("icd"):
-            made["icd-rounds"] = rounds_table(beyond, rounds)
-            made["icd-own"] = pairs_table(beyond, own=True)
-            made["icd-below"] = below_table(beyond)
-            made["icd-pairs"] = pairs_table(beyond, own=False)
-            made["icd-errors"] = pairs_table(beyond, own=False, error=True)
-    epochs = json.loads((ROOT / "benchmarks" / "results" / "epochs.json").read_text())["recall"]
+        report, short = read(f"{name}/report.json"), name[:3]
+        systems = list(dict.fromkeys(c["method"] for c in report["cells"]))
+        of_paper = [s for s in systems if not beyond_the_paper(s) and (s not in rounds or s in usual)]
+        made |= {
+            f"{short}-systems": systems_table(report, of_paper),
+            f"{short}-beyond": systems_table(report, [s for s in systems if beyond_the_paper(s)]),
+            f"{short}-gains": gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10"]),
+            f"{short}-offline": offline_table(report, costly),
+            f"{short}-rounds": rounds_table(report, rounds),
+            f"{short}-own": pairs_table(report, own=True),
+            f"{short}-below": below_table(report),
+            f"{short}-pairs": pairs_table(report, own=False),
+            f"{short}-errors": pairs_table(report, own=False, error=True),
+        }
     points = [f"{k}@{m}" for k, m in POINTS]
-    made["icd-epochs"] = table(
+    made["icd-settings"] = table(
         ["learned", "system", *points, "mean"],
         [
             [name, f"`{method}`", *(f"{at[p]:.1f}" for p in points), f"{sum(at[p] for p in points) / len(points):.1f}"]
-            for name, of_name in epochs.items()
+            for name, of_name in read("choices.json")["recall"].items()
             for method, at in of_name.items()
         ],
     )
-    dense = json.loads((ROOT / "benchmarks" / "results" / "dense-icd10cm-10k" / "report.json").read_text())
-    made["icd-dense"] = systems_table(dense)
-    choices = ROOT / "benchmarks" / "results" / "choices-icd10cm-10k-dev" / "report.json"
-    made["icd-choices"] = recall_table(json.loads(choices.read_text()))
+    made["icd-dense"] = systems_table(read("dense-icd10cm-10k/report.json"))
+    made["icd-choices"] = recall_table(read("choices-icd10cm-10k-dev/report.json"))
     stopping = ["axn", "axn:mf@10", "bayes:mf-side@10"]
     for name in ("icd10cm-10k", "hpo-10k"):
-        measured = json.loads((ROOT / "benchmarks" / "results" / f"stopping-{name}-test.json").read_text())
+        measured = read(f"stopping-{name}-test.json")
         made[f"{name[:3]}-stopping"] = stopping_table(measured, stopping)
         made[f"{name[:3]}-calibrated"] = stopping_table(measured, stopping, calibrated=True)
     text = page.read_text()

@@ -30,7 +30,7 @@ class AXN:
     The paper's own is ``AXN(rounds=5, solver=MinNorm())``. The default fits with noise, an intercept and the dual
     encoder's query vector as prior mean instead: least squares reproduces every score seen and swings wildly between
     them, and logits of -10 are out of reach of unit vectors without an intercept. Chosen on dev queries
-    (``benchmarks/defaults.py``).
+    (``benchmarks/choices.py``).
 
     Attributes:
         rounds: ``R``. The paper takes 5 to 10; recall hardly grows beyond.

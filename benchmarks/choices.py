@@ -1,15 +1,17 @@
-"""How many epochs? AdamW's MF_Trns and distillation with more and fewer, on dev queries of ICD-10-CM.
+"""Settings chosen on dev queries of ICD-10-CM: noise of AXN's solver, ridge of MF_Trns, epochs of what trains.
 
-    python benchmarks/epochs.py --first-stage MODEL --cache scores.sqlite
+    python benchmarks/choices.py --first-stage MODEL --cache scores.sqlite
 
 Ten calls per item from 500 index-train queries, as in docs/results.md; recall on 100 dev queries whose exact scores are
-stored. MF_Ind stops by itself, on held-out cells.
+stored. MF_Ind stops by itself, on held-out cells. Rounds and lambda are compared by `crossknn benchmark`
+(`results.sh choices`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 from environment import environment
 from stored_scores import stored
 
-from crossknn import CachedScorer, Dense, Distillation, Index, SentenceTransformersEncoder, WithVectors
+from crossknn import BayesianRidge, CachedScorer, Dense, Distillation, Index, SentenceTransformersEncoder, WithVectors
 from crossknn.arrays import FloatArray
 from crossknn.cli.benchmark import DATASETS
 from crossknn.cli.models import open_first_stage, open_scorer
@@ -26,24 +28,28 @@ from crossknn.errors import import_extra
 from crossknn.evaluation.measures import top_k_recall
 from crossknn.evaluation.replay import System, replay
 from crossknn.evaluation.systems import SystemName
-from crossknn.factorization import MFTransductiveAdamW
-from crossknn.search import METHODS
+from crossknn.factorization import MFTransductive, MFTransductiveAdamW
+from crossknn.search import AXN, METHODS, SearchMethod
 
 NAME, CALLS, SEED = "icd10cm-10k", 10, 0
 POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
+NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)
+RIDGES = (0.3, 1.0, 3.0)
 
 
-def recalls(index: Index, methods: list[str], queries: list[str], exact: FloatArray) -> dict[str, Any]:
+def recalls(
+    index: Index, methods: Mapping[str, SearchMethod], queries: list[str], exact: FloatArray
+) -> dict[str, dict[str, float]]:
     """Mean recall at the headline points, in percent, of some methods over an index."""
-    systems = {method: System(index, METHODS[method]) for method in methods}
+    systems = {name: System(index, method) for name, method in methods.items()}
     runs = replay(systems, queries, exact, sorted({m for _, m in POINTS})).runs
     return {
-        method: {
+        name: {
             f"{k}@{m}": 100
-            * float(np.mean([top_k_recall(e, s, k) for e, s in zip(exact, runs[method, m].scored, strict=True)]))
+            * float(np.mean([top_k_recall(e, s, k) for e, s in zip(exact, runs[name, m].scored, strict=True)]))
             for k, m in POINTS
         }
-        for method in methods
+        for name in methods
     }
 
 
@@ -52,37 +58,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first-stage", required=True, help="name or folder of the sentence-transformers encoder")
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--adamw", type=int, nargs="*", default=[5, 10, 20, 40])
-    parser.add_argument("--distilled", type=int, nargs="*", default=[1, 3, 6])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "epochs.json")
+    parser.add_argument("--adamw", type=int, nargs="*", default=[5, 10, 20], help="epochs")
+    parser.add_argument("--distilled", type=int, nargs="*", default=[1, 3], help="epochs")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "choices.json")
     args = parser.parse_args()
     queries, _, exact = stored(NAME, "dev")
     data = DATASETS[NAME]()
     train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
     first_stage = open_first_stage(f"st:{args.first_stage}")
     base = Index.build(data.items, scorer=CachedScorer(open_scorer("demo"), args.cache), first_stage=first_stage)
-    name = SystemName.parse(f"axn:mf-adamw@{CALLS}")
-    options = name.build_options(len(train), len(base), SEED)
+    options = SystemName.parse(f"axn:mf@{CALLS}").build_options(len(train), len(base), SEED)
     found: dict[str, Any] = {}
 
-    def keep(name: str, index: Index, methods: list[str]) -> None:
+    def keep(name: str, index: Index, methods: Mapping[str, SearchMethod]) -> None:
         found[name] = recalls(index, methods, queries, exact)
         print(name, found[name], flush=True)
         result = {"environment": environment(), "seed": SEED, "queries": len(queries), "recall": found}
         args.out.write_text(json.dumps(result, indent=2) + "\n")
 
+    noises = {f"axn, noise {s:g}": AXN(solver=BayesianRidge(noise=s, intercept_variance=10.0)) for s in NOISES}
+    keep("nothing", base, noises)
+    for ridge in RIDGES:
+        index = base.learn(train, replace(options, factorization=MFTransductive(ridge=ridge)))
+        keep(f"mf, ridge {ridge:g}", index, noises if ridge == MFTransductive().ridge else {"axn": METHODS["axn"]})
+    both = {name: METHODS[name] for name in ("axn-paper", "axn")}
     for epochs in args.adamw:
         index = base.learn(train, replace(options, factorization=MFTransductiveAdamW(epochs=epochs)))
-        keep(f"mf-adamw, {epochs} epochs", index, ["axn-paper", "axn"])
+        keep(f"mf-adamw, {epochs} epochs", index, both)
     scored = base.learn(train, options)
     assert scored.train_scores is not None
     for epochs in args.distilled:
         model = import_extra("sentence_transformers", "torch").SentenceTransformer(args.first_stage, device="cpu")
         Distillation(epochs=epochs).fit(model, scored.train_queries, base.items, scored.train_scores)
         assert isinstance(first_stage, Dense)
-        both = WithVectors(first_stage, Dense(SentenceTransformersEncoder(model)))
-        index = Index(data.items, base.scorer, both, train_queries=train)
-        keep(f"distilled, {epochs} epochs", index, ["axn"])
+        beside = WithVectors(first_stage, Dense(SentenceTransformersEncoder(model)))
+        index = Index(data.items, base.scorer, beside, train_queries=train)
+        keep(f"distilled, {epochs} epochs", index, {"axn": METHODS["axn"]})
 
 
 if __name__ == "__main__":
