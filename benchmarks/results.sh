@@ -26,7 +26,7 @@ measure() {  # NAME DATASET QUERIES [OPTION...] -- SYSTEM...
     while [ "$1" != -- ]; do options+=("$1"); shift; done
     shift
     for system in "$@"; do systems+=(--system "$system"); done
-    crossknn benchmark "$data" --scorer demo --first-stage "st:$model" --train-limit 500 --limit "$queries" \
+    crossknn benchmark "$data" --scorer demo --first-stage "st:$model" --limit "$queries" \
         --cache "$cache" --out "$work/$name" "${options[@]}" "${systems[@]}"
     mkdir -p "$results/$name"
     cp "$work/$name"/{recall.png,report.json,report.md} "$results/$name/"
@@ -43,7 +43,7 @@ exact() {
 }
 
 choices() {
-    measure choices-icd10cm-10k-dev icd10cm-10k 100 --split dev -- rerank axn-r2 axn-r5 axn axn-r20 \
+    measure choices-icd10cm-10k-dev icd10cm-10k 100 --split dev --train-limit 500 -- rerank axn-r2 axn-r5 axn axn-r20 \
         gar-r5 gar-r10 gar gar-r40 axn-paper axn-paper-m0.5 axn-paper-m0.8 axn-paper-r10-m0.5 \
         axn-paper:scale@1 axn-paper-m0.5:scale@1 axn-paper-m0.8:scale@1 axn-paper:mf@2 axn-paper-m0.5:mf@2 axn-paper-m0.8:mf@2 \
         axn-paper:mf@10 axn-paper-m0.2:mf@10 axn-paper-m0.5:mf@10 axn-paper-m0.8:mf@10 axn-paper-r10:mf@10 axn-paper-r10-m0.5:mf@10 \
@@ -61,16 +61,16 @@ compared=(bayes:mf-side-refined@10,{axn-paper-r10-m0.5:mf@10,axn-paper-m0.5:mf-a
     bayes:mf-side@2,axn-paper-m0.8:mf@2 axn:mf@10,axn-paper-r10-m0.5:mf@10)
 
 icd() {
-    measure icd10cm-10k icd10cm-10k 300 "${compared[@]/#/--compare=}" -- "${paper[@]}" rerank/tfidf axn:mf@50 anncur:cur@50 \
-        adacur:cur@50 "${beyond[@]}" bayes:mf-side@50
+    measure icd10cm-10k icd10cm-10k 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${paper[@]}" rerank/tfidf "${beyond[@]}"
 }
 
 dense() {
-    measure dense-icd10cm-10k icd10cm-10k 300 -- rerank axn axn:mf axn:mf@10 bayes:mf-side adacur:cur@{10,50} adacur:cur anncur:cur
+    measure dense-icd10cm-10k icd10cm-10k 300 --train-split dev --train-limit 100 -- rerank axn axn:mf axn:mf@{10,50} \
+        bayes:mf-side bayes:mf-side@{10,50} adacur:cur@{10,50} adacur:cur anncur:cur@50 anncur:cur
 }
 
 hpo() {
-    measure hpo-10k hpo-10k 300 "${compared[@]/#/--compare=}" -- "${paper[@]}" "${beyond[@]}"
+    measure hpo-10k hpo-10k 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${paper[@]}" "${beyond[@]}"
 }
 
 stopping() {

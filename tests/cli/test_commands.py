@@ -561,11 +561,12 @@ def test_benchmark_and_evaluate_of_judged_queries(folder: Path) -> None:
     (beir / "queries.jsonl").write_text(
         "".join(f'{{"_id": "q{n}", "text": "{text}"}}\n' for n, text in enumerate(["small red", "blue", "big round"]))
     )
-    for split, judged in (("train", ["q0\ti36\t1"]), ("test", ["q1\ti12\t2", "q2\ti33\t1", "q2\ti0\t0"])):
+    for split, judged in (("other", ["q0\ti36\t1"]), ("test", ["q1\ti12\t2", "q2\ti33\t1", "q2\ti0\t0"])):
         (beir / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged) + "\n")
     systems = ("--system", "rerank", "--system", "adacur:cur@1")
     args = ("benchmark", "beir", *BENCHMARK[2:], *systems, "-k", "1", "--budget", "42", "--json")
-    report = json.loads(run(*args).stdout)
+    assert "the splits of beir are ['other', 'test']" in run(*args, exit_code=1).stderr.replace("\n", " ")
+    report = json.loads(run(*args, "--train-split", "other").stdout)
     assert report["n_queries"] == 2
     assert set(report["exact_task"]) == {"nDCG@10", "R@100"}
     assert report["exact_task"]["R@100"]["mean"] == 1.0
@@ -586,6 +587,7 @@ def test_benchmark_and_evaluate_of_judged_queries(folder: Path) -> None:
         ((*BENCHMARK, "--queries", "test.jsonl"), "a file needs --train-queries and --queries"),
         (("benchmark", "icd10cm-10k", *BENCHMARK[2:], *FILES), "has queries of its own"),
         (("benchmark", "icd10cm-10k", *BENCHMARK[2:], "--split", "index_train"), "there are dev and test"),
+        (("benchmark", "icd10cm-10k", *BENCHMARK[2:], "--train-split", "test"), "there are index_train and dev"),
         ((*BENCHMARK, *FILES, "--system", "axn mf"), "'axn mf' is no system"),
         ((*BENCHMARK, *FILES, "--system", "axn:distilled@2"), "must be a sentence-transformers model"),
         ((*BENCHMARK, *FILES, "--system", "axn", "-k", "1"), "axn needs item vectors; give it a learner"),

@@ -50,6 +50,12 @@ def benchmark_command(
     split: Annotated[
         str, typer.Option(help="Which queries of a named set or BeIR folder are measured: dev to choose by.")
     ] = ("test"),
+    train_split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which of them indexes learn from; index_train of a named set, train of a folder, unless given."
+        ),
+    ] = None,
     train_limit: Annotated[int | None, typer.Option(min=1, help="Take the first train queries only.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take the first measured queries only.")] = None,
     system: Annotated[
@@ -99,7 +105,7 @@ def benchmark_command(
         trainable=_trainable(first_stage, device),
         pairs=[_pair(text) for text in compare or ()],
     )
-    data = _data(items, train_queries, queries, split, train_limit, limit)
+    data = _data(items, train_queries, queries, split, train_split, train_limit, limit)
     make_folder(out_folder)
     uncached = open_scorer(scorer, device)
     cached = open_scorer(scorer, device, cache_file or out_folder / "scores.sqlite")
@@ -164,6 +170,7 @@ def _data(
     train_queries: Path | None,
     queries: Path | None,
     split: str,
+    train_split: str | None,
     train_limit: int | None,
     limit: int | None,
 ) -> BenchmarkData:
@@ -174,11 +181,15 @@ def _data(
         named = dataset_named(items)
         if split not in ("dev", "test"):
             raise InputError(f"no split {split!r} to measure on; there are dev and test")
-        train, asked = ([Query(q.text, q.item_id) for q in named.queries[s]] for s in ("index_train", split))
+        learned_from = train_split or "index_train"
+        if learned_from not in ("index_train", "dev"):
+            raise InputError(f"no split {learned_from!r} to learn from; there are index_train and dev")
+        train, asked = ([Query(q.text, q.item_id) for q in named.queries[s]] for s in (learned_from, split))
         texts = dict(named.items)
     elif Path(items).is_dir() and queries is None:
         texts, asked, qrels = read_beir(Path(items), split, strict=False)
-        train = read_queries(train_queries) if train_queries else read_beir(Path(items), "train", strict=False)[1]
+        beside = train_split or "train"
+        train = read_queries(train_queries) if train_queries else read_beir(Path(items), beside, strict=False)[1]
     elif train_queries is None or queries is None:
         raise InputError(
             f"{items!r} is no named data set ({', '.join([*DATASETS, *FOLDERS.values()])}); a file needs "
