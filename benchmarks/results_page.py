@@ -2,13 +2,15 @@
 
 The sentences there are by hand.
 
-python benchmarks/results_page.py
+    python benchmarks/results_page.py [MARKER...]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -197,57 +199,75 @@ def redraw(name: str) -> None:
     report.plot(folder / "offline.png", "offline")
 
 
+USUAL = {"axn": 10, "axn-paper": 5}
+ROUNDS = {(name if USUAL[name] == n else f"{name}-r{n}"): n for name in USUAL for n in (1, 2, 5, 10, 20)}
+COSTLY = [
+    *("rerank", "axn:mf@10", "axn-paper:mf-adamw@10", "axn:mf-ind@10", "bayes:mf-side@10", "bayes:mf-side-refined@10"),
+    *("axn:distilled@10", "adacur:cur@10"),
+]
+STOPPING = ["axn", "axn:mf@10", "bayes:mf-side@10"]
+
+
+def settings_table(measured: dict[str, Any]) -> str:
+    """What `choices.py` measured."""
+    points = [f"{k}@{m}" for k, m in POINTS]
+    rows = [
+        [name, f"`{method}`", *(f"{at[p]:.1f}" for p in points), f"{sum(at[p] for p in points) / len(points):.1f}"]
+        for name, of_name in measured["recall"].items()
+        for method, at in of_name.items()
+    ]
+    return table(["learned", "system", *points, "mean"], rows)
+
+
+def systems_of(report: dict[str, Any], *, beyond: bool) -> list[str]:
+    """The paper's systems but for variants of rounds, or a rival's and ours."""
+    found = dict.fromkeys(c["method"] for c in report["cells"])
+    return [s for s in found if beyond_the_paper(s) == beyond and (s not in ROUNDS or s in USUAL)]
+
+
+def content_of(marker: str) -> str:
+    """The table of a marker ``DATA-TABLE`` of the page."""
+    short, _, kind = marker.partition("-")
+    name = {"icd": "icd10cm-10k", "hpo": "hpo-10k"}[short]
+    if kind in ("stopping", "calibrated"):
+        return stopping_table(read(f"stopping-{name}-test.json"), STOPPING, calibrated=kind == "calibrated")
+    if kind == "settings":
+        return settings_table(read("choices.json"))
+    if kind == "choices":
+        return recall_table(read(f"choices-{name}-dev/report.json"))
+    if kind == "dense":
+        return systems_table(read(f"dense-{name}/report.json"))
+    report = read(f"{name}/report.json")
+    made: dict[str, Callable[[], str]] = {
+        "systems": lambda: systems_table(report, systems_of(report, beyond=False)),
+        "beyond": lambda: systems_table(report, systems_of(report, beyond=True)),
+        "gains": lambda: gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10"]),
+        "offline": lambda: offline_table(report, COSTLY),
+        "rounds": lambda: rounds_table(report, ROUNDS),
+        "own": lambda: pairs_table(report, own=True),
+        "below": lambda: below_table(report),
+        "pairs": lambda: pairs_table(report, own=False),
+        "errors": lambda: pairs_table(report, own=False, error=True),
+    }
+    return made[kind]()
+
+
 def main() -> None:
     """Fill in every marker, and draw the figures again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("markers", nargs="*", help="beginnings of those to fill in, such as icd; all unless given")
+    asked = tuple(parser.parse_args().markers)
     for name in ("icd10cm-10k", "hpo-10k"):
         redraw(name)
     page = ROOT / "docs" / "results.md"
-    usual = {"axn": 10, "axn-paper": 5}
-    rounds = {
-        (name if usual[name] == n else f"{name}-r{n}"): n for name in ("axn", "axn-paper") for n in (1, 2, 5, 10, 20)
-    }
-    costly = ["rerank", "axn:mf@10", "axn-paper:mf-adamw@10", "axn:mf-ind@10", "bayes:mf-side@10"]
-    costly += ["bayes:mf-side-refined@10", "axn:distilled@10", "adacur:cur@10"]
-    made = {}
-    for name in ("icd10cm-10k", "hpo-10k"):
-        report, short = read(f"{name}/report.json"), name[:3]
-        systems = list(dict.fromkeys(c["method"] for c in report["cells"]))
-        of_paper = [s for s in systems if not beyond_the_paper(s) and (s not in rounds or s in usual)]
-        made |= {
-            f"{short}-systems": systems_table(report, of_paper),
-            f"{short}-beyond": systems_table(report, [s for s in systems if beyond_the_paper(s)]),
-            f"{short}-gains": gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10"]),
-            f"{short}-offline": offline_table(report, costly),
-            f"{short}-rounds": rounds_table(report, rounds),
-            f"{short}-own": pairs_table(report, own=True),
-            f"{short}-below": below_table(report),
-            f"{short}-pairs": pairs_table(report, own=False),
-            f"{short}-errors": pairs_table(report, own=False, error=True),
-        }
-    points = [f"{k}@{m}" for k, m in POINTS]
-    made["icd-settings"] = table(
-        ["learned", "system", *points, "mean"],
-        [
-            [name, f"`{method}`", *(f"{at[p]:.1f}" for p in points), f"{sum(at[p] for p in points) / len(points):.1f}"]
-            for name, of_name in read("choices.json")["recall"].items()
-            for method, at in of_name.items()
-        ],
-    )
-    made["icd-dense"] = systems_table(read("dense-icd10cm-10k/report.json"))
-    made["icd-choices"] = recall_table(read("choices-icd10cm-10k-dev/report.json"))
-    stopping = ["axn", "axn:mf@10", "bayes:mf-side@10"]
-    for name in ("icd10cm-10k", "hpo-10k"):
-        measured = read(f"stopping-{name}-test.json")
-        made[f"{name[:3]}-stopping"] = stopping_table(measured, stopping)
-        made[f"{name[:3]}-calibrated"] = stopping_table(measured, stopping, calibrated=True)
-    text = page.read_text()
-    for name, content in made.items():
-        text, n = re.subn(
-            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, c=content: m[1] + c + m[2], text, flags=re.S
+    page.write_text(
+        re.sub(
+            r"(<!-- (?!end )([\w-]+) -->\n).*?(\n<!-- end -->)",
+            lambda m: m[1] + content_of(m[2]) + m[3] if not asked or m[2].startswith(asked) else m[0],
+            page.read_text(),
+            flags=re.S,
         )
-        if n != 1:
-            raise SystemExit(f"docs/results.md has {n} places for {name}")
-    page.write_text(text)
+    )
 
 
 if __name__ == "__main__":
