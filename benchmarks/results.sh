@@ -44,19 +44,19 @@ exact() {
 
 choices() {
     measure choices-icd10cm-10k-dev icd10cm-10k 100 --split dev --train-limit 500 -- rerank axn-r2 axn-r5 axn axn-r20 \
-        gar-r5 gar-r10 gar gar-r40 axn-paper axn-paper-m0.5 axn-paper-m0.8 axn-paper-r10-m0.5 \
-        axn-paper:scale@1 axn-paper-m0.5:scale@1 axn-paper-m0.8:scale@1 axn-paper:mf@2 axn-paper-m0.5:mf@2 axn-paper-m0.8:mf@2 \
-        axn-paper:mf@10 axn-paper-m0.2:mf@10 axn-paper-m0.5:mf@10 axn-paper-m0.8:mf@10 axn-paper-r10:mf@10 axn-paper-r10-m0.5:mf@10 \
-        axn-paper:mf-ind@10 axn-paper-m0.5:mf-ind@10 axn-paper:mf-adamw@10 axn-paper-m0.5:mf-adamw@10
+        gar-r5 gar-r10 gar gar-r40 tour-{ce,mse}{,-r10}{,:scale@1} axn-paper{,-m0.5,-m0.8,-m0.9,-r10-m0.5}{,:scale@1} \
+        axn-paper{,-m0.5,-m0.8,-m0.9}:mf@2 axn-paper-r10{-m0.5,-m0.8}:mf@2 \
+        axn-paper{,-m0.2,-m0.5,-m0.8,-m0.9}:mf@10 axn-paper-r10{,-m0.5,-m0.8}:mf@10 \
+        axn-paper{,-m0.5,-m0.8}:{mf-ind,mf-adamw,distilled}@10 axn-paper-r10{-m0.5,-m0.8}:mf-adamw@10
     python benchmarks/choices.py --first-stage "$model" --cache "$cache"
 }
 
 # Every system of the paper, each with its own settings and with those chosen on dev; then a rival, and what is ours.
 paper=(rerank rerank/bm25 tour-ce tour-mse axn-paper{,-m0.8,/bm25} axn-paper-r{1,2,10,20} axn{,/bm25} axn-r{1,2,5,20}
-    axn-paper{,-m0.8}:scale@1 {rerank,axn-paper,axn-paper-m0.8,axn}:mf@{2,10} axn-paper-r10-m0.5:mf@10
+    {rerank,axn-paper,axn-paper-m0.8}:scale@1 {rerank,axn-paper,axn-paper-m0.8,axn}:mf@{2,10} axn-paper-r10-m0.5:mf@10
     {rerank,axn-paper,axn-paper-m0.5,axn}:{mf-ind,mf-adamw}@10 {rerank,axn-paper,axn-paper-m0.8,axn}:distilled@10
-    anncur:cur@10 adacur:cur@{2,10})
-beyond=(gar axn:mf-refined@10 bayes:mf-side@{2,10} bayes-r10:mf-side@10 rerank:mf-side@10 bayes:mf-side-refined@{2,10})
+    axn/vectors:{mf,distilled}@10 anncur:cur@10 adacur:cur@{2,10})
+beyond=(gar {rerank,axn}:mf-refined@10 {rerank,bayes}:mf-side@{2,10} bayes-r10:mf-side@10 {rerank,bayes}:mf-side-refined@{2,10})
 compared=(bayes:mf-side-refined@10,{axn-paper-r10-m0.5:mf@10,axn-paper-m0.5:mf-adamw@10,rerank:mf-ind@10,axn:mf@10}
     bayes:mf-side@2,axn-paper-m0.8:mf@2 axn:mf@10,axn-paper-r10-m0.5:mf@10)
 

@@ -128,9 +128,13 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     for name in ("axn:mf-ind@2", "axn:distilled@2"):  # it was trained once, and that is what it cost
         assert again.offline[name].train_seconds == report.offline[name].train_seconds
     lab = _Lab(data, scorer, first_stage, tmp_path, options, lambda what: lambda done, total: None)
-    distilled = lab.system(SystemName.parse("axn:distilled@2")).index.item_model
+    index = lab.system(SystemName.parse("axn:distilled@2")).index
+    distilled, scores = index.item_model, index.train_scores
     assert distilled is not None
     assert np.abs(distilled.vectors - lab.base_vectors).max() > 1e-4
+    own = index.task(index.train_queries).query_vectors[scores.query_indices]
+    products = np.sum(own * distilled.vectors[scores.item_indices], axis=1)
+    assert distilled.normalisation.apply(scores.values).mean() == pytest.approx(products.mean(), rel=1e-5)
     mixed = lab.system(SystemName.parse("axn/bm25:distilled@2")).index
     np.testing.assert_array_equal(mixed.item_model.vectors, distilled.vectors)
     assert mixed.first_stage.fingerprint.startswith("bm25")

@@ -58,6 +58,9 @@ def test_figures_equal_a_plain_recomputation(problem, tmp_path: Path) -> None:
             assert interval.mean == pytest.approx(np.mean([len(a & b) / k for a, b in zip(best, found, strict=True)]))
         right = [result[0].id == label for result, label in zip(results, labels, strict=True)]
         assert cell.task["accuracy"].mean == pytest.approx(np.mean(right))
+        left = cell.task_below_exact["accuracy"]  # brute force is always right here
+        assert left.mean == pytest.approx(1 - np.mean(right))
+        assert left.low == pytest.approx(1 - cell.task["accuracy"].high)
         if 5 in cell.recall:
             assert cell.origins is not None
             assert cell.origins.k == 5

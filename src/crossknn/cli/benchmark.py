@@ -21,6 +21,7 @@ from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import DEFAULT_SYSTEMS
 from crossknn.files import make_folder
+from crossknn.fingerprints import digest_texts
 from crossknn.inputs import Qrels, Query, judgements, labels_of, read_beir, read_items, read_queries
 from crossknn.scores.ledger import ProgressCallback
 
@@ -62,8 +63,8 @@ def benchmark_command(
         list[str],
         typer.Option(
             help="METHOD, perhaps with -rROUNDS, /FIRST and :LEARNER@CALLS behind: axn-r20, rerank/bm25, axn:mf@2. "
-            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors. LEARNER: scale, mf, mf-side, "
-            "mf-adamw, mf-ind, cur, distilled. Repeat for more, the baseline first."
+            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors. LEARNER: scale, mf and mf-side "
+            "(both perhaps -refined), mf-adamw, mf-ind, cur, distilled. Repeat for more, the baseline first."
         ),
     ] = list(DEFAULT_SYSTEMS),  # noqa: B006
     compare: Annotated[
@@ -125,6 +126,9 @@ def benchmark_command(
     if report.calls_per_second is None:
         rate = trial_rate(uncached, data.queries, list(data.items.values()), 512)
         report = replace(report, calls_per_second=rate, context=report.context | {"rate_of": "a trial of 512 pairs"})
+    measured = {"items": data.items.values(), "queries": data.queries, "train queries": data.train_queries}
+    told = {"name": items, "split": split} | {f"SHA-256 of {k}": digest_texts(v)[:12] for k, v in measured.items()}
+    report = replace(report, context=report.context | {"data": told})
     deliver(report, out_folder, as_json=as_json)
 
 
@@ -188,8 +192,7 @@ def _data(
         texts = dict(named.items)
     elif Path(items).is_dir() and queries is None:
         texts, asked, qrels = read_beir(Path(items), split, strict=False)
-        beside = train_split or "train"
-        train = read_queries(train_queries) if train_queries else read_beir(Path(items), beside, strict=False)[1]
+        train = _beir_train(Path(items), train_queries, train_split)
     elif train_queries is None or queries is None:
         raise InputError(
             f"{items!r} is no named data set ({', '.join([*DATASETS, *FOLDERS.values()])}); a file needs "
@@ -197,8 +200,10 @@ def _data(
         )
     else:
         texts, train, asked = read_items(Path(items)), read_queries(train_queries), read_queries(queries)
-    measured = {query.text: query for query in reversed(asked)}  # a query that stands twice is measured once
-    chosen = list(reversed(measured.values()))[:limit]
+    measured: dict[str, Query] = {}
+    for query in asked:
+        measured.setdefault(query.text, query)  # a query that stands twice is measured once
+    chosen = list(measured.values())[:limit]
     learned = [text for text in dict.fromkeys(query.text for query in train) if text not in measured]
     return BenchmarkData(
         items=texts,
@@ -207,3 +212,12 @@ def _data(
         labels=labels_of(chosen),
         relevant=None if qrels is None else judgements(chosen, qrels, Path(items)),
     )
+
+
+def _beir_train(folder: Path, train_queries: Path | None, train_split: str | None) -> list[Query]:
+    """What indexes over a BeIR folder learn from: nothing where it has no train split and none is asked for."""
+    if train_queries is not None:
+        return read_queries(train_queries)
+    if train_split is None and not (folder / "qrels" / "train.tsv").exists():
+        return []
+    return read_beir(folder, train_split or "train", strict=False)[1]

@@ -16,7 +16,7 @@ from crossknn.evaluation.evaluate import EvaluationOptions, check_asked, evaluat
 from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
 from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, NEED_VECTORS, VECTORS, SystemName
-from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
+from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive, MFTransductive
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
 from crossknn.first_stage import Dense, FirstStage, SentenceTransformersEncoder, WithVectors
@@ -245,7 +245,10 @@ class _Lab:
         return replace(options, factorization=timed), timed
 
     def _distilled(self, name: SystemName) -> tuple[Index, Offline]:
-        """The dual encoder itself learns: its vectors take the place of the first stage's, which still ranks first."""
+        """The dual encoder itself learns: its vectors take the place of the first stage's, which still ranks first.
+
+        Scores are normalised to its inner products (appendix A.4), as they are for vectors that MF has learned.
+        """
         assert self.options.trainable is not None  # checked in the options
         scored = self.base.learn(
             self.data.train_queries, self._build_options(name)[0], progress=self.progress(_label(name))
@@ -256,14 +259,27 @@ class _Lab:
         steps = self.progress(f"{_label(name)}, training")
         with self._kept_time(name, True) as kept, kept:
             distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
+        dense = Dense(SentenceTransformersEncoder(model))
         start = time.perf_counter()
-        both = WithVectors(self.base.first_stage, Dense(SentenceTransformersEncoder(model)))
-        index = Index(self.data.items, self.base.scorer, both, train_queries=scored.train_queries)
+        learned = dense.prepare(self.base.items)
+        normalised = MFTransductive(sweeps=0).fit(
+            scored.train_scores, learned.item_vectors, learned.embed_queries(scored.train_queries)
+        )
+        reembed_seconds = time.perf_counter() - start
+        index = Index(
+            self.data.items,
+            self.base.scorer,
+            WithVectors(self.base.first_stage, dense),
+            first_stage_vectors=learned.item_vectors,
+            item_model=normalised,
+            train_queries=scored.train_queries,
+            train_scores=scored.train_scores,
+        )
         offline = Offline(
             calls=len(scored.train_scores.values),
             embed_seconds=self.embed_seconds + self.train_query_seconds,
             train_seconds=kept.seconds,
-            reembed_seconds=time.perf_counter() - start,
+            reembed_seconds=reembed_seconds,
         )
         return index, offline
 

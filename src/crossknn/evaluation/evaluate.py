@@ -14,7 +14,7 @@ import numpy as np
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.evaluation.ground_truth import exact_scores
-from crossknn.evaluation.measures import Interval, error_reduction, paired_interval, top_k_recall
+from crossknn.evaluation.measures import error_reduction, paired_interval, top_k_recall
 from crossknn.evaluation.origins import bucket_ends, origins
 from crossknn.evaluation.replay import Replayed, System, replay
 from crossknn.evaluation.report import Cell, Pair, Report, Seconds
@@ -105,6 +105,7 @@ def evaluate(
     judge = _judge(index, labels, relevant)
     exact, calls_per_second = _ground_truth(index, queries, folder, progress)
     everything = np.broadcast_to(np.arange(len(index)), exact.shape)
+    exact_task = {} if judge is None else judge.measure(exact, everything)
     replayed = replay(systems, queries, exact, options.budgets)
     recall = {
         key: {k: _recall(exact, run.scored, k) for k in options.ks if k <= run.scored.shape[1]}
@@ -114,9 +115,9 @@ def evaluate(
         baseline=next(iter(options.methods)),
         n_queries=len(queries),
         n_items=len(index),
-        exact_task=_task(exact, everything, judge, options.seed),
+        exact_task={name: paired_interval(values, seed=options.seed) for name, values in exact_task.items()},
         calls_per_second=calls_per_second,
-        cells=_cells(replayed, recall, exact, judge, options, systems),
+        cells=_cells(replayed, recall, exact, judge, exact_task, options, systems),
         context=_context(index, options, systems),
         offline={name: system.offline for name, system in systems.items() if system.offline is not None},
         pairs=_pairs(recall, options),
@@ -237,6 +238,7 @@ def _cells(
     recall: Mapping[tuple[str, int], Mapping[int, FloatArray]],
     exact: FloatArray,
     judge: Judge | None,
+    exact_task: Mapping[str, FloatArray],
     options: EvaluationOptions,
     systems: Mapping[str, System],
 ) -> list[Cell]:
@@ -247,6 +249,7 @@ def _cells(
     for (method, budget), run in replayed.runs.items():
         measured, baseline = recall[method, budget], recall[next(iter(options.methods)), budget]
         k = max((k for k in measured if k <= _ORIGINS_OF_TOP), default=min(measured, default=None))
+        task = {} if judge is None else judge.measure(run.scores, run.scored)
         cells.append(
             Cell(
                 method=method,
@@ -254,9 +257,12 @@ def _cells(
                 recall={k: paired_interval(values, seed=seed) for k, values in measured.items()},
                 gain={k: paired_interval(values, baseline[k], seed=seed) for k, values in measured.items()},
                 origins=None if k is None else origins(exact, run.scored, replayed.first_stage_ranks, k, ends),
-                task=_task(run.scores, run.scored, judge, seed),
+                task={name: paired_interval(values, seed=seed) for name, values in task.items()},
                 seconds=Seconds(run.first_stage_seconds, run.fit_seconds, run.retrieve_seconds),
                 offline_calls=systems[method].offline_calls,
+                task_below_exact={
+                    name: paired_interval(exact_task[name], values, seed=seed) for name, values in task.items()
+                },
             )
         )
     return cells
@@ -264,12 +270,6 @@ def _cells(
 
 def _recall(exact: FloatArray, scored: IntArray, k: int) -> FloatArray:
     return np.array([top_k_recall(row, found, k) for row, found in zip(exact, scored, strict=True)])
-
-
-def _task(scores: FloatArray, indices: IntArray, judge: Judge | None, seed: int) -> dict[str, Interval]:
-    if judge is None:
-        return {}
-    return {name: paired_interval(values, seed=seed) for name, values in judge.measure(scores, indices).items()}
 
 
 def _context(index: Index, options: EvaluationOptions, systems: Mapping[str, System]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Cell:
         origins: where the exact top k stood in the first stage, and what was found of it, for the largest k up to 10
             that was measured; None where no k fits the budget.
         task: measure of the task (``accuracy``, ``nDCG@10``, ...) to its value; empty without labels or judgements.
+        task_below_exact: the same, to what brute force has more, paired query by query.
         seconds: time per query beside the CE calls.
         offline_calls: CE calls that its index was learned from.
     """
@@ -69,6 +70,7 @@ class Cell:
     task: dict[str, Interval]
     seconds: Seconds
     offline_calls: int = 0
+    task_below_exact: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
