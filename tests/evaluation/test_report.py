@@ -17,6 +17,8 @@ from crossknn.errors import InputError, MissingExtraError
 from crossknn.evaluation import Cell, EvaluationOptions, Origins, RankBucket, Report, Seconds, evaluate, readings
 from crossknn.evaluation.measures import Interval
 from crossknn.evaluation.page import html
+from crossknn.evaluation.panels import _offline_panels
+from crossknn.evaluation.replay import Offline
 
 HOSTILE = "<script>$x_$ alert('1')</script> | & \"y\""
 PICTURES = {"recall": "recall.png"}
@@ -216,3 +218,17 @@ def test_small_evaluations_are_reported_too(tmp_path: Path, n_queries: int, ks, 
     assert "came from disk" in (tmp_path / "report.md").read_text(encoding="utf-8")
     pytest.importorskip("matplotlib")
     Page(html(report))
+
+
+def test_the_figure_of_offline_costs_shows_every_way_of_learning_that_has_a_line(report: Report) -> None:
+    recalls = {"axn:mf@2": 0.8, "axn:mf@10": 0.9, "bayes:mf@2": 0.7, "adacur:cur@2": 0.3, "adacur:cur@10": 0.4}
+    recalls |= {f"axn:{learner}@2": 0.85 for learner in ("a", "b", "c", "d", "e")}
+    none = Interval(0.0, 0.0, 0.0)
+    cells = [cell(name, 20, recall, none, [], 0.0) for name, recall in recalls.items()]
+    offline = {n: Offline(calls=300 * int(n.split("@")[1]), family=n.split("@")[0]) for n in recalls}
+    whole = replace(report, cells=[*report.cells, *cells], offline=offline)
+    (panel, _) = _offline_panels(whole)
+    shown = re.findall(r"\w+:\w+(?=:)", panel.alt)
+    assert len(shown) == 6
+    assert shown[:2] == ["axn:mf", "adacur:cur"]  # lines first, and one for each way of learning
+    assert "bayes:mf" not in shown

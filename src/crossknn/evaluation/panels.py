@@ -206,15 +206,22 @@ def _headline_budget(report: Report, k: int) -> int:
 
 
 def _best_families(report: Report) -> list[str]:
-    """As many families that learn as lines can be told apart: those whose best finds most."""
+    """As many families that learn as lines can be told apart: of each way of learning the one that finds most.
+
+    Those measured at several prices come first, since they are what the figure is for; then those that find most.
+    """
     k = max(k for cell in report.focus for k in cell.recall)
     found: dict[str, float] = {}
+    prices: dict[str, set[int]] = {}
     for cell in report.focus:
         cost = report.offline.get(cell.method)
         if cost is not None and cost.calls:
             family = cost.family or cell.method
             found[family] = max(cell.recall[k].mean, found.get(family, 0.0))
-    return sorted(found, key=lambda family: -found[family])[:_MOST_FAMILIES]
+            prices.setdefault(family, set()).add(cost.calls)
+    order = sorted(found, key=lambda family: (len(prices[family]) < 2, -found[family]))
+    best = {family.partition(":")[2] or family: family for family in reversed(order)}
+    return sorted(best.values(), key=order.index)[:_MOST_FAMILIES]
 
 
 def _offline_panel(report: Report, k: int, against: str, families: Sequence[str]) -> Panel:
