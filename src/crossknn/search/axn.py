@@ -29,8 +29,8 @@ class AXN:
 
     The paper's own is ``AXN(rounds=5, solver=MinNorm())``. The default fits with noise, an intercept and the dual
     encoder's query vector as prior mean instead: least squares reproduces every score seen and swings wildly between
-    them, and logits of -10 are out of reach of unit vectors without an intercept. Chosen on dev queries
-    (``benchmarks/choices.py``).
+    them, and logits of -10 are out of reach of unit vectors without an intercept. The noise was chosen on dev
+    queries with an early cross-encoder (``benchmarks/choices.py`` compares others).
 
     Attributes:
         rounds: ``R``. The paper takes 5 to 10; recall hardly grows beyond.
