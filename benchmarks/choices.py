@@ -20,11 +20,12 @@ import numpy as np
 from environment import environment
 from stored_scores import stored
 
-from crossknn import BayesianRidge, CachedScorer, Dense, Distillation, Index, SentenceTransformersEncoder, WithVectors
+from crossknn import BayesianRidge, CachedScorer, Distillation, Index
 from crossknn.arrays import FloatArray
 from crossknn.cli.benchmark import DATASETS
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.errors import import_extra
+from crossknn.evaluation.benchmark import over_fine_tuned
 from crossknn.evaluation.measures import top_k_recall
 from crossknn.evaluation.replay import System, replay
 from crossknn.evaluation.systems import SystemName
@@ -90,9 +91,7 @@ def main() -> None:
     for epochs in args.distilled:
         model = import_extra("sentence_transformers", "torch").SentenceTransformer(args.first_stage, device="cpu")
         Distillation(epochs=epochs).fit(model, scored.train_queries, base.items, scored.train_scores)
-        assert isinstance(first_stage, Dense)
-        beside = WithVectors(first_stage, Dense(SentenceTransformersEncoder(model)))
-        index = Index(data.items, base.scorer, beside, train_queries=train)
+        index, _ = over_fine_tuned(scored, model)
         keep(f"distilled, {epochs} epochs", index, {"axn": METHODS["axn"]})
 
 

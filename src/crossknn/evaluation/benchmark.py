@@ -245,10 +245,7 @@ class _Lab:
         return replace(options, factorization=timed), timed
 
     def _distilled(self, name: SystemName) -> tuple[Index, Offline]:
-        """The dual encoder itself learns: its vectors take the place of the first stage's, which still ranks first.
-
-        Scores are normalised to its inner products (appendix A.4), as they are for vectors that MF has learned.
-        """
+        """The dual encoder itself learns."""
         assert self.options.trainable is not None  # checked in the options
         scored = self.base.learn(
             self.data.train_queries, self._build_options(name)[0], progress=self.progress(_label(name))
@@ -259,22 +256,7 @@ class _Lab:
         steps = self.progress(f"{_label(name)}, training")
         with self._kept_time(name, True) as kept, kept:
             distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
-        dense = Dense(SentenceTransformersEncoder(model))
-        start = time.perf_counter()
-        learned = dense.prepare(self.base.items)
-        normalised = MFTransductive(sweeps=0).fit(
-            scored.train_scores, learned.item_vectors, learned.embed_queries(scored.train_queries)
-        )
-        reembed_seconds = time.perf_counter() - start
-        index = Index(
-            self.data.items,
-            self.base.scorer,
-            WithVectors(self.base.first_stage, dense),
-            first_stage_vectors=learned.item_vectors,
-            item_model=normalised,
-            train_queries=scored.train_queries,
-            train_scores=scored.train_scores,
-        )
+        index, reembed_seconds = over_fine_tuned(scored, model)
         offline = Offline(
             calls=len(scored.train_scores.values),
             embed_seconds=self.embed_seconds + self.train_query_seconds,
@@ -324,6 +306,33 @@ class _Lab:
         place = self.folder / "checkpoints" / digest_texts(told)[:12]
         make_folder(place)
         return place / f"{_label(name)}.pt"
+
+
+def over_fine_tuned(scored: Index, model: Any) -> tuple[Index, float]:
+    """An index in a fine-tuned dual encoder's vectors; what ranked first still does. And the seconds of embedding.
+
+    Scores are normalised to its inner products (appendix A.4), as they are for vectors that MF has learned.
+
+    Args:
+        scored: an index with train scores.
+        model: a ``sentence_transformers.SentenceTransformer`` that learned from them.
+    """
+    assert scored.train_scores is not None
+    dense = Dense(SentenceTransformersEncoder(model))
+    start = time.perf_counter()
+    learned = dense.prepare(scored.items)
+    queries = learned.embed_queries(scored.train_queries)
+    seconds = time.perf_counter() - start
+    index = Index(
+        dict(zip(scored.item_ids, scored.items, strict=True)),
+        scored.scorer,
+        WithVectors(scored.first_stage, dense),
+        first_stage_vectors=learned.item_vectors,
+        item_model=MFTransductive(sweeps=0).fit(scored.train_scores, learned.item_vectors, queries),
+        train_queries=scored.train_queries,
+        train_scores=scored.train_scores,
+    )
+    return index, seconds
 
 
 def _alone(name: SystemName) -> bool:
