@@ -29,8 +29,7 @@ measure() {  # NAME DATASET QUERIES [OPTION...] -- SYSTEM...
     crossknn benchmark "$data" --scorer demo --first-stage "st:$model" --limit "$queries" \
         --cache "$cache" --out "$work/$name" "${options[@]}" "${systems[@]}"
     mkdir -p "$results/$name"
-    cp "$work/$name"/{recall.png,report.json,report.md} "$results/$name/"
-    if [ -e "$work/$name/offline.png" ]; then cp "$work/$name/offline.png" "$results/$name/"; fi
+    cp "$work/$name"/report.{json,md} "$work/$name"/*.png "$results/$name/"
 }
 
 exact() {
@@ -55,7 +54,7 @@ choices() {
 paper=(rerank rerank/bm25 tour-ce tour-mse axn-paper{,-m0.8,/bm25} axn-paper-r{1,2,10,20} axn{,/bm25} axn-r{1,2,5,20}
     {rerank,axn-paper,axn-paper-m0.8}:scale@1 {rerank,axn-paper,axn-paper-m0.8,axn}:mf@{2,10} axn-paper-r10-m0.5:mf@10
     {rerank,axn-paper,axn-paper-m0.5,axn}:{mf-ind,mf-adamw}@10 {rerank,axn-paper,axn-paper-m0.8,axn}:distilled@10
-    axn/vectors:{mf,distilled}@10 anncur:cur@10 adacur:cur@{2,10})
+    axn/vectors:{mf,distilled}@10 axn/distilled:mf@10 anncur:cur@10 adacur:cur@{2,10})
 beyond=(gar {rerank,axn}:mf-refined@10 {rerank,bayes}:mf-side@{2,10} bayes-r10:mf-side@10 {rerank,bayes}:mf-side-refined@{2,10})
 compared=(bayes:mf-side-refined@10,{axn-paper-r10-m0.5:mf@10,axn-paper-m0.5:mf-adamw@10,rerank:mf-ind@10,axn:mf@10}
     bayes:mf-side@2,axn-paper-m0.8:mf@2 axn:mf@10,axn-paper-r10-m0.5:mf@10)

@@ -1,4 +1,4 @@
-"""Puts the figures of `crossknn benchmark` into docs/results.md, between its markers, and draws those of offline costs.
+"""Puts the figures of `crossknn benchmark` into docs/results.md, between its markers.
 
 The sentences there are by hand.
 
@@ -13,10 +13,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from crossknn.evaluation.measures import Interval
-from crossknn.evaluation.replay import Offline
-from crossknn.evaluation.report import Cell, Report, Seconds
 
 ROOT = Path(__file__).parent.parent
 POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
@@ -177,28 +173,6 @@ def read(name: str) -> dict[str, Any]:
     return found
 
 
-def redraw(name: str) -> None:
-    """The figure of recall against offline costs, from the JSON."""
-    folder = ROOT / "benchmarks" / "results" / name
-    stored = read(f"{name}/report.json")
-    cells = [
-        Cell(
-            cell["method"],
-            cell["budget"],
-            {int(k): Interval(**value) for k, value in cell["recall"].items()},
-            {},
-            None,
-            {},
-            Seconds(**cell["seconds"]),
-        )
-        for cell in stored["cells"]
-    ]
-    offline = {method: Offline(**cost) for method, cost in stored["offline"].items()}
-    sizes = stored["n_queries"], stored["n_items"]
-    report = Report(stored["baseline"], *sizes, {}, stored["calls_per_second"], cells, {}, offline)
-    report.plot(folder / "offline.png", "offline")
-
-
 USUAL = {"axn": 10, "axn-paper": 5}
 ROUNDS = {(name if USUAL[name] == n else f"{name}-r{n}"): n for name in USUAL for n in (1, 2, 5, 10, 20)}
 COSTLY = [
@@ -253,12 +227,10 @@ def content_of(marker: str) -> str:
 
 
 def main() -> None:
-    """Fill in every marker, and draw the figures again."""
+    """Fill in every marker."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("markers", nargs="*", help="beginnings of those to fill in, such as icd; all unless given")
     asked = tuple(parser.parse_args().markers)
-    for name in ("icd10cm-10k", "hpo-10k"):
-        redraw(name)
     page = ROOT / "docs" / "results.md"
     page.write_text(
         re.sub(

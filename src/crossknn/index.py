@@ -46,7 +46,7 @@ from crossknn.tuning import Trial, Tuning, tune
 _QUERIES_AT_ONCE = 64
 _PLANNED_AT_ONCE = 2**22
 """First-stage scores in memory while pairs are planned (16 MB), though no fewer than eight queries'."""
-_MAP = "query_map_"
+_MAPS = ("query_map", "item_map")
 
 
 @dataclass(frozen=True)
@@ -331,8 +331,9 @@ class Index:
                 "noise": self.item_model.noise,
             }
             arrays |= {"item_vectors": self.item_model.vectors, "item_biases": self.item_model.biases}
-            if self.item_model.query_map is not None:
-                arrays |= {_MAP + name: np.asarray(a) for name, a in vars(self.item_model.query_map).items()}
+            for name in _MAPS:
+                parts = getattr(self.item_model, name)
+                arrays |= {} if parts is None else {f"{name}_{p}": np.asarray(a) for p, a in vars(parts).items()}
             arrays |= {
                 "score_queries": self.train_scores.query_indices,
                 "score_items": self.train_scores.item_indices,
@@ -373,16 +374,15 @@ class Index:
             model = scores = None
             if "score_values" in arrays:
                 stored = contents.config["item_model"]
-                query_map = {
-                    name.removeprefix(_MAP): np.asarray(a) for name, a in arrays.items() if name.startswith(_MAP)
-                }
+                query_map, item_map = (_map(name, arrays) for name in _MAPS)
                 model = ItemModel(
                     arrays["item_vectors"],
                     arrays["item_biases"],
                     Normalisation(**stored["normalisation"]),
                     bool(stored["follows_first_stage"]),
-                    _query_map(query_map),
+                    query_map,
                     stored.get("noise"),
+                    item_map if isinstance(item_map, GatedMLP) else None,
                 )
                 shape = (len(rows["train_queries"]), len(items))
                 rows_of, columns_of, values = (np.asarray(arrays[f"score_{p}"]) for p in ("queries", "items", "values"))
@@ -715,11 +715,12 @@ class OpenSearch:
         ]
 
 
-def _query_map(arrays: Mapping[str, Any]) -> GatedMLP | LinearMap | None:
-    """The map whose arrays these are."""
-    if not arrays:
+def _map(name: str, arrays: Mapping[str, Any]) -> GatedMLP | LinearMap | None:
+    """A map of the item model, from its arrays; None where there are none."""
+    parts = {p.removeprefix(f"{name}_"): np.asarray(a) for p, a in arrays.items() if p.startswith(f"{name}_")}
+    if not parts:
         return None
-    return GatedMLP(**arrays) if "w1" in arrays else LinearMap(**arrays)
+    return GatedMLP(**parts) if "w1" in parts else LinearMap(**parts)
 
 
 def _tuning(stored: Mapping[str, Any] | None) -> Tuning | None:

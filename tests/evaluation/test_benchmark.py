@@ -114,6 +114,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     from crossknn import SentenceTransformersEncoder
 
     systems = ("rerank", "axn:mf-adamw@2", "axn:mf-ind@2", "rerank:mf-ind@2", "rerank:distilled@2", "axn:distilled@2")
+    systems += ("axn/distilled:mf@2",)
     options = BenchmarkOptions(
         systems=systems, ks=(1,), budgets=(20,), trainable=lambda: library.SentenceTransformer(folder, device="cpu")
     )
@@ -121,7 +122,8 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     report = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
     assert [cell.method for cell in report.cells] == list(systems)
     assert {report.offline[name].calls for name in systems[1:]} == {2 * N_ITEMS}
-    assert report.offline["axn:distilled@2"].reembed_seconds > 0
+    for name in ("axn:distilled@2", "axn/distilled:mf@2", "axn:mf-ind@2"):
+        assert report.offline[name].reembed_seconds > 0
     kept = {path.name for path in (tmp_path / "checkpoints").glob("*/*")}
     assert kept == {f"{learner}@2.{what}" for learner in ("mf-ind", "distilled") for what in ("pt", "seconds")}
     again = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
@@ -138,6 +140,13 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     mixed = lab.system(SystemName.parse("axn/bm25:distilled@2")).index
     np.testing.assert_array_equal(mixed.item_model.vectors, distilled.vectors)
     assert mixed.first_stage.fingerprint.startswith("bm25")
+    between, mf = (lab.system(SystemName.parse(name)) for name in ("axn/distilled:mf@2", "axn:mf@2"))
+    np.testing.assert_array_equal(between.index.item_model.vectors, mf.index.item_model.vectors)
+    task, asked = between.index.task(data.queries), index.task(data.queries)
+    np.testing.assert_array_equal(task.query_vectors, mf.index.task(data.queries).query_vectors)
+    np.testing.assert_allclose(task.first_stage_scores, asked.query_vectors @ distilled.vectors.T, atol=1e-6)
+    cost = between.offline, lab.system(SystemName.parse("axn:distilled@2")).offline
+    assert cost[0].train_seconds > cost[1].train_seconds
 
 
 @pytest.mark.torch
@@ -240,6 +249,8 @@ def test_names_say_what_is_run() -> None:
         ("rerank-m0.5", "rerank has no mixing"),
         ("rerank:cur@5", "use adacur:cur"),
         ("axn/vectors:cur@5", "use adacur:cur"),
+        ("rerank/distilled", "by itself it is rerank:distilled@10"),
+        ("axn/distilled", "such as in axn/distilled:mf@10"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:

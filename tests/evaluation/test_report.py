@@ -15,10 +15,13 @@ from rich.console import Console
 from crossknn import AXN, Dense, FunctionScorer, GivenVectors, Index, Rerank
 from crossknn.errors import InputError, MissingExtraError
 from crossknn.evaluation import Cell, EvaluationOptions, Origins, RankBucket, Report, Seconds, evaluate, readings
+from crossknn.evaluation.cost_panels import offline_panels, rounds_panels
 from crossknn.evaluation.measures import Interval
 from crossknn.evaluation.page import html
-from crossknn.evaluation.panels import _offline_panels
+from crossknn.evaluation.panels import panels
 from crossknn.evaluation.replay import Offline
+from crossknn.evaluation.report import Pair
+from crossknn.evaluation.tables import grids
 
 HOSTILE = "<script>$x_$ alert('1')</script> | & \"y\""
 PICTURES = {"recall": "recall.png"}
@@ -220,6 +223,34 @@ def test_small_evaluations_are_reported_too(tmp_path: Path, n_queries: int, ks, 
     Page(html(report))
 
 
+def test_methods_that_differ_in_rounds_are_shown_by_rounds(report: Report, tmp_path: Path) -> None:
+    none = Interval(0.0, 0.0, 0.0)
+    found = {"axn-r1": (1, 0.6), "axn-r20": (20, 0.9), "axn": (10, 0.88), "gar-r2": (2, 0.5), "gar": (9, 0.5)}
+    cells = [
+        replace(cell(name, 20, recall, none, [], 0.001 * rounds), rounds=rounds)
+        for name, (rounds, recall) in found.items()
+    ]
+    whole = replace(report, cells=[report.cells[2], *cells], baseline="rerank")
+    recall, times = rounds_panels(whole)  # gar has two only
+    assert "axn: 60.0 in 1, 88.0 in 10, 90.0 in 20." in recall.alt
+    assert "10 rounds: first stage 4.0 ms, fit 10 ms, retrieve 1.0 ms." in times.alt
+    assert panels(report, "rounds") == []
+    pytest.importorskip("matplotlib")
+    whole.plot(tmp_path / "rounds.png", "rounds")
+    with pytest.raises(InputError, match="nothing to draw for 'rounds'"):
+        report.plot(tmp_path / "rounds.png", "rounds")
+
+
+def test_pairs_stand_in_the_tables(report: Report) -> None:
+    gain, less = Interval(0.17, 0.121, 0.219), Interval(0.607, 0.5, 0.7)
+    pairs = [Pair("axn", "rerank", 20, {5: gain}, {5: less}), Pair("axn", "rerank", 300, {5: gain}, {5: None})]
+    (grid,) = (grid for grid in grids(replace(report, pairs=pairs)) if "each other" in grid.title)
+    assert grid.rows == [
+        ["axn", "rerank", "20", "+17.0 (+12.1 to +21.9)", "61% (50 to 70)"],
+        ["axn", "rerank", "300", "+17.0 (+12.1 to +21.9)", ""],
+    ]
+
+
 def test_the_figure_of_offline_costs_shows_every_way_of_learning_that_has_a_line(report: Report) -> None:
     recalls = {"axn:mf@2": 0.8, "axn:mf@10": 0.9, "bayes:mf@2": 0.7, "adacur:cur@2": 0.3, "adacur:cur@10": 0.4}
     recalls |= {f"axn:{learner}@2": 0.85 for learner in ("a", "b", "c", "d", "e")}
@@ -227,7 +258,7 @@ def test_the_figure_of_offline_costs_shows_every_way_of_learning_that_has_a_line
     cells = [cell(name, 20, recall, none, [], 0.0) for name, recall in recalls.items()]
     offline = {n: Offline(calls=300 * int(n.split("@")[1]), family=n.split("@")[0]) for n in recalls}
     whole = replace(report, cells=[*report.cells, *cells], offline=offline)
-    (panel, _) = _offline_panels(whole)
+    (panel, _) = offline_panels(whole)
     shown = re.findall(r"\w+:\w+(?=:)", panel.alt)
     assert len(shown) == 6
     assert shown[:2] == ["axn:mf", "adacur:cur"]  # lines first, and one for each way of learning

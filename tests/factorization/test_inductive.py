@@ -133,7 +133,7 @@ def test_what_would_fail_after_the_scores_are_paid_fails_before(settings: dict[s
 
 
 @pytest.mark.torch
-def test_an_index_keeps_the_network_of_its_queries_without_torch_to_read_it(tmp_path: Path) -> None:
+def test_an_index_keeps_both_networks_without_torch_to_read_it(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     exact, vectors = _problem()
     texts = {f"i{n}": v for n, v in enumerate(vectors["item_vectors"])}
@@ -148,6 +148,11 @@ def test_an_index_keeps_the_network_of_its_queries_without_torch_to_read_it(tmp_
     np.testing.assert_array_equal(task.query_vectors, again.query_vectors)
     assert not np.array_equal(task.query_vectors, vectors["query_vectors"][50:52].astype(np.float32))
     assert loaded.search("q50", k=3, budget=20).hits == built.search("q50", k=3, budget=20).hits
+    for index in (built, loaded):
+        placed = index.item_model.place(vectors["item_vectors"][[7]].astype(np.float32))
+        np.testing.assert_array_equal(placed, built.item_model.vectors[[7]])
+    with pytest.raises(InputError, match="not learned as a function of others"):
+        Index.build(list(texts), scorer=scorer, first_stage=stage).item_model.place(vectors["item_vectors"])
 
 
 @pytest.mark.torch

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crossknn.errors import InputError
-from crossknn.factorization import MFTransductiveAdamW, Normalisation
+from crossknn.factorization import MFTransductive, MFTransductiveAdamW, Normalisation
 from crossknn.scores import Pairs, ScoreMatrix
 
 N_QUERIES, N_ITEMS, D = 30, 50, 4
@@ -56,6 +56,8 @@ def test_it_fits_the_observed_cells_and_leaves_the_other_items_alone() -> None:
 
     fits = [MFTransductiveAdamW(epochs=n, learning_rate=0.02, batch_size=100).fit(scores, **vectors) for n in (1, 60)]
     assert error(fits[1]) < 0.1 * error(fits[0])
+    closed = MFTransductive(ridge=0.1, bias_ridge=1e9, sweeps=60).fit(scores, **vectors)  # no biases, hardly held
+    assert error(fits[1]) < error(closed) * 1.1
     for model in fits:
         np.testing.assert_array_equal(model.vectors[UNSEEN], vectors["item_vectors"][UNSEEN].astype(np.float32))
         assert not model.biases.any()
@@ -71,6 +73,8 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         MFTransductiveAdamW().fit(scores)
     with pytest.raises(InputError, match="do not fit"):
         MFTransductiveAdamW().fit(scores, vectors["item_vectors"][1:], vectors["query_vectors"])
+    with pytest.raises(InputError, match="cannot use the device 'toaster'"):
+        MFTransductiveAdamW(device="toaster").fit(scores, **vectors)
     none = np.empty(0, dtype=np.int64)
     with pytest.raises(InputError, match="no score"):
         MFTransductiveAdamW().check(Pairs(none, none), 3, has_vectors=True)

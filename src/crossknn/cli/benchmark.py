@@ -15,7 +15,7 @@ from crossknn.cli.options import Device, Json
 from crossknn.cli.terminal import deliver, notes, one_line_errors, progress_bar
 from crossknn.datasets import hpo, icd10cm
 from crossknn.datasets.splits import Dataset
-from crossknn.datasets.wordnet import load_wordnet
+from crossknn.datasets.wordnet import load_wordnet, load_wordnet_10k
 from crossknn.datasets.zeshel import load_zeshel
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
@@ -25,7 +25,11 @@ from crossknn.fingerprints import digest_texts
 from crossknn.inputs import Qrels, Query, judgements, labels_of, read_beir, read_items, read_queries
 from crossknn.scores.ledger import ProgressCallback
 
-FOLDERS = {"wordnet": "wordnet:FOLDER[:DOMAIN]", "zeshel": "zeshel:DOCUMENTS:MENTIONS"}
+FOLDERS = {
+    "wordnet": "wordnet:FOLDER[:DOMAIN]",
+    "wordnet-10k": "wordnet-10k:FOLDER",
+    "zeshel": "zeshel:DOCUMENTS:MENTIONS",
+}
 """Data sets whose files do not install as a Python package."""
 
 DATASETS: dict[str, Callable[[], Dataset]] = {
@@ -63,15 +67,15 @@ def benchmark_command(
         list[str],
         typer.Option(
             help="METHOD, perhaps with -rROUNDS, /FIRST and :LEARNER@CALLS behind: axn-r20, rerank/bm25, axn:mf@2. "
-            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors. LEARNER: scale, mf and mf-side "
-            "(both perhaps -refined), mf-adamw, mf-ind, cur, distilled. Repeat for more, the baseline first."
+            "CALLS are offline calls per item. FIRST: bm25, tfidf, random, vectors, distilled. LEARNER: scale, mf and "
+            "mf-side (both perhaps -refined), mf-adamw, mf-ind, cur, distilled. Repeat for more, the baseline first."
         ),
     ] = list(DEFAULT_SYSTEMS),  # noqa: B006
     compare: Annotated[
         list[str] | None,
         typer.Option(
             metavar="A,B",
-            help="Two of the systems to compare with each other, with intervals in the JSON; repeat for more. Each is "
+            help="Two of the systems to compare with each other, with intervals; repeat for more. Each is "
             "with reranking by the same vectors anyway.",
         ),
     ] = None,
@@ -164,6 +168,8 @@ def dataset_named(name: str) -> Dataset:
         return DATASETS[name]()
     if kind == "wordnet" and len(places) in (1, 2) and places[0]:
         return load_wordnet(Path(places[0]), *places[1:])
+    if kind == "wordnet-10k" and len(places) == 1 and places[0]:
+        return load_wordnet_10k(Path(places[0]))
     if kind == "zeshel" and len(places) == 2 and all(places):
         return load_zeshel(Path(places[0]), Path(places[1]))
     raise InputError(f"cannot read {name!r}; write {FOLDERS[kind]}")

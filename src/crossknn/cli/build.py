@@ -15,7 +15,7 @@ from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_fi
 from crossknn.cli.options import Cache, Device, Json
 from crossknn.cli.terminal import notes, one_line_errors, progress_bar
 from crossknn.errors import InputError
-from crossknn.evaluation.systems import FACTORIZATIONS
+from crossknn.evaluation.systems import LEARNERS
 from crossknn.factorization import Factorization
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_metadata, read_queries
@@ -45,7 +45,7 @@ class FactorizationName(str, Enum):
 
     def factorization(self) -> Factorization:
         """With its own settings."""
-        return FACTORIZATIONS[self.value]()
+        return LEARNERS[self.value].factorization()
 
 
 @one_line_errors

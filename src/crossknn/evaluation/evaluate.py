@@ -25,6 +25,7 @@ from crossknn.index import Index
 from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import METHODS, SearchMethod, run_rounds
+from crossknn.search.rounds import round_sizes
 
 _RATE = "calls_per_second.txt"
 _ORIGINS_OF_TOP = 10
@@ -263,6 +264,7 @@ def _cells(
                 task_below_exact={
                     name: paired_interval(exact_task[name], values, seed=seed) for name, values in task.items()
                 },
+                rounds=len(round_sizes(min(budget, n_items), systems[method].method.rounds)),
             )
         )
     return cells

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from crossknn.errors import InputError, import_extra
-from crossknn.evaluation.panels import Name, Panel, Theme, panels
+from crossknn.evaluation.drawing import Panel, Theme
+from crossknn.evaluation.panels import Name, panels
 
 if TYPE_CHECKING:
     from crossknn.evaluation.report import Report
@@ -54,7 +55,7 @@ def picture(report: Report, figure: Name, format: str) -> bytes:
     """
     found = panels(report, figure)
     if not found:
-        raise InputError(f"there is nothing to draw for {figure!r}: it needs more than one method")
+        raise InputError(f"there is nothing to draw for {figure!r}: the report has no methods for it")
     return _drawn(found, LIGHT, format, transparent=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -72,13 +73,12 @@ def error_reduction(values: FloatArray, others: FloatArray, *, seed: int = 0) ->
     >>> error_reduction(np.array([0.9, 0.9]), np.array([0.8, 0.8])).mean.__round__(3)
     0.5
     """
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(values), size=(10_000, len(values)))
     ours, theirs = 1 - values, 1 - others
     if not theirs.mean() > 0:
         return None
-    some = theirs[drawn].mean(axis=1)
-    ratios = ours[drawn].mean(axis=1)[some > 0] / some[some > 0]
+    shares = _resamples(len(values), seed)
+    some = shares @ theirs
+    ratios = (shares @ ours)[some > 0] / some[some > 0]
     low, high = np.quantile(1 - ratios, [0.025, 0.975])
     return Interval(float(1 - ours.mean() / theirs.mean()), float(low), float(high))
 
@@ -92,7 +92,14 @@ def paired_interval(values: FloatArray, baseline: FloatArray | None = None, *, s
         seed: of the 10,000 resamples of queries.
     """
     differences = values if baseline is None else values - baseline
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(differences), size=(10_000, len(differences)))
-    low, high = np.quantile(differences[drawn].mean(axis=1), [0.025, 0.975])
+    low, high = np.quantile(_resamples(len(differences), seed) @ differences, [0.025, 0.975])
     return Interval(float(differences.mean()), float(low), float(high))
+
+
+@lru_cache(maxsize=2)
+def _resamples(n: int, seed: int) -> FloatArray:
+    """(10,000, n) share of each of ``n`` values in each resample; the same ones for every measure of an evaluation."""
+    drawn = np.random.default_rng(seed).integers(n, size=(10_000, n))
+    rows = np.repeat(np.arange(len(drawn)), n)
+    shares: FloatArray = np.bincount(rows * n + drawn.ravel(), minlength=drawn.size).reshape(drawn.shape) / n
+    return shares

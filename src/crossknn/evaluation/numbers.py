@@ -26,6 +26,11 @@ def gain_interval(interval: Interval) -> str:
     return f"{points(interval)} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
 
 
+def share_interval(interval: Interval) -> str:
+    """A share in whole percents, and its interval."""
+    return f"{100 * interval.mean:.0f}% ({100 * interval.low:.0f} to {100 * interval.high:.0f})"
+
+
 def duration(seconds: float) -> str:
     """Milliseconds, or seconds from 10 up; three digits at most."""
     if seconds >= 10:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from crossknn.errors import MissingExtraError
 from crossknn.evaluation import figures, readings
-from crossknn.evaluation.panels import Panel, panels
+from crossknn.evaluation.drawing import Panel
+from crossknn.evaluation.panels import panels
 from crossknn.evaluation.tables import Grid, grids
 
 if TYPE_CHECKING:

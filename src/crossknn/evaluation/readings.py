@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from crossknn.evaluation.cost_panels import families_by_rounds
 from crossknn.evaluation.measures import Interval
 from crossknn.evaluation.numbers import duration, percent
 from crossknn.evaluation.origins import Origins
@@ -65,6 +66,7 @@ def sections(report: Report) -> list[Section]:
             f"With {_calls(report)} calls per query. First stage: embedding the query and cheap scores of all items. "
             f"Fit: the query's vector. Retrieve: choosing the items to score.{_caution(report)}",
         ),
+        *([_rounds_section(whole)] if families_by_rounds(whole) else []),
         *([_offline_section(whole)] if any(cost.calls for cost in whole.offline.values()) else []),
     ]
 
@@ -153,6 +155,22 @@ def _offline_section(report: Report) -> Section:
         f"{'' if seconds is None else f' ({duration(seconds)} of indexing)'}{rest}.",
         "Recall against what was paid before the first query: embedding, cross-encoder calls at the rate of the ground "
         "truth, training. Level lines are methods that learn nothing.",
+    )
+
+
+def _rounds_section(report: Report) -> Section:
+    k = _k(report)
+    said = []
+    for name, cells in families_by_rounds(report).items():
+        found = [(cell.rounds, cell.recall[k].mean, cell.seconds.total) for cell in cells]
+        parts = [f"{percent(recall)} in {rounds} ({duration(seconds)})" for rounds, recall, seconds in found]
+        said.append(f"{name} finds {', '.join(parts)}")
+    return Section(
+        "rounds",
+        "How many rounds",
+        f"With {_calls(report)} calls per query, of the top {k}, and with how much time beside the calls: "
+        f"{'; '.join(said)}.",
+        "Methods that differ in their rounds alone: what they find, and a query's time beside the calls.",
     )
 
 

@@ -14,7 +14,7 @@ from crossknn.errors import MissingExtraError
 from crossknn.evaluation import figures, page, tables
 from crossknn.evaluation.measures import Interval
 from crossknn.evaluation.origins import Origins
-from crossknn.evaluation.panels import Name
+from crossknn.evaluation.panels import Name, panels
 from crossknn.evaluation.replay import Offline
 from crossknn.files import write_aside
 
@@ -22,7 +22,7 @@ MOST_METHODS = 7
 """More lines than these cannot be told apart."""
 
 _FILES = ("report.html", "report.md", "report.json")
-_PICTURES: tuple[Name, ...] = ("recall", "offline")
+_PICTURES: tuple[Name, ...] = ("recall", "rounds", "offline")
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Cell:
         task_below_exact: the same, to what brute force has more, paired query by query.
         seconds: time per query beside the CE calls.
         offline_calls: CE calls that its index was learned from.
+        rounds: in which the budget was spent.
     """
 
     method: str
@@ -71,6 +72,7 @@ class Cell:
     seconds: Seconds
     offline_calls: int = 0
     task_below_exact: dict[str, Interval] = field(default_factory=dict)
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ class Report:
         return asdict(self)
 
     def write(self, folder: Path) -> list[Path]:
-        """Everything: report.html, report.md, report.json, recall.png, and offline.png where something was learned.
+        """Everything: report.html, report.md, report.json, recall.png, and where there is something to show, rounds.png
+        (methods that differ in their rounds) and offline.png (indexes that were learned).
 
         Without matplotlib (extra ``plot``) there are no pictures, and the others are written without figures.
 
@@ -181,7 +184,7 @@ class Report:
         web, text, data = (folder / name for name in _FILES)
         pictures: dict[str, str] = {}
         for figure in _PICTURES:
-            if figure == "offline" and not any(cost.calls for cost in self.offline.values()):
+            if not panels(self, figure):
                 continue
             try:
                 self.plot(folder / f"{figure}.png", figure)
@@ -215,8 +218,8 @@ class Report:
 
         Args:
             path: of the picture.
-            figure: ``recall`` against CE calls, ``gain`` over the baseline, ``origins`` of what was found, or
-                ``time`` per query.
+            figure: ``recall`` against CE calls, ``gain`` over the baseline, ``origins`` of what was found, ``time`` per
+                query, ``rounds`` (recall and time by rounds), or ``offline`` (recall against what the index cost).
 
         Raises:
             MissingExtraError: matplotlib is not installed.

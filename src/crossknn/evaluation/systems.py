@@ -22,21 +22,43 @@ from crossknn.search import METHODS, SearchMethod
 from crossknn.search.named import variant
 
 DISTILLED = "distilled"
-REFINED = "-refined"
 VECTORS = "vectors"
 
-FACTORIZATIONS: Mapping[str, Callable[[], Factorization]] = {
-    "scale": lambda: MFTransductive(sweeps=0),
-    "mf": MFTransductive,
-    "mf-refined": MFTransductive,
-    "mf-adamw": MFTransductiveAdamW,
-    "mf-ind": MFInductive,
-    "mf-side": MFSideInformation,
-    "mf-side-refined": MFSideInformation,
-    "cur": CUR,
+
+@dataclass(frozen=True)
+class Learner:
+    """A way of learning offline.
+
+    Attributes:
+        factorization: makes item vectors of the scores.
+        needs_vectors: starts from a dense first stage's vectors, and cannot do without.
+        second_pass: half of the calls go where the train queries' own searches would look next.
+        dense_rows: learns from train queries that are scored against all items.
+        fine_tunes: the dual encoder itself learns, and the factorization only fits the scale of scores to it.
+    """
+
+    factorization: Callable[[], Factorization]
+    needs_vectors: bool = False
+    second_pass: bool = False
+    dense_rows: bool = False
+    fine_tunes: bool = False
+
+
+def _scale() -> Factorization:
+    return MFTransductive(sweeps=0)
+
+
+LEARNERS: Mapping[str, Learner] = {
+    "scale": Learner(_scale),
+    "mf": Learner(MFTransductive),
+    "mf-refined": Learner(MFTransductive, second_pass=True),
+    "mf-adamw": Learner(MFTransductiveAdamW, needs_vectors=True),
+    "mf-ind": Learner(MFInductive, needs_vectors=True),
+    "mf-side": Learner(MFSideInformation, needs_vectors=True),
+    "mf-side-refined": Learner(MFSideInformation, needs_vectors=True, second_pass=True),
+    "cur": Learner(CUR, dense_rows=True),
+    DISTILLED: Learner(_scale, needs_vectors=True, fine_tunes=True),
 }
-NEED_VECTORS = ("mf-adamw", "mf-ind", "mf-side", "mf-side-refined", DISTILLED)
-"""Learners that start from a dense first stage's vectors and cannot do without."""
 
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
 
@@ -53,11 +75,11 @@ class SystemName:
     Attributes:
         method: one of :data:`~crossknn.search.METHODS`.
         rounds, mixing: in place of the method's own.
-        first: what ranks the first items: a first stage in place of the index's, or ``vectors`` for the learned item
-            vectors themselves; None is the index's first stage, but what was learned where ``rerank`` has a learner.
-        learner: what is learned offline: one of :data:`FACTORIZATIONS` (``scale`` learns the normalisation of scores
-            alone, appendix A.4 of the paper), or ``distilled`` for a fine-tuned dual encoder;
-            None learns nothing.
+        first: what ranks the first items: a first stage in place of the index's, ``vectors`` for the learned item
+            vectors themselves, or ``distilled`` for the dual encoder fine-tuned on as many calls; None is the index's
+            first stage, but what was learned where ``rerank`` has a learner.
+        learner: what is learned offline: one of :data:`LEARNERS` (``scale`` learns the normalisation of scores alone,
+            appendix A.4 of the paper; ``distilled`` is a fine-tuned dual encoder); None learns nothing.
         calls: CE calls offline for each item; None is the learner's own setting (100 for each train query, all items
             for CUR).
     """
@@ -85,8 +107,8 @@ class SystemName:
         method, rounds, mixing, first, learner, calls = found.groups()
         for what, value, known in (
             ("method", method, METHODS),
-            ("first stage", first, [*FIRST_STAGES, VECTORS]),
-            ("learner", learner, [*FACTORIZATIONS, DISTILLED]),
+            ("first stage", first, [*FIRST_STAGES, VECTORS, DISTILLED]),
+            ("learner", learner, LEARNERS),
         ):
             if value is not None and value not in known:
                 raise InputError(f"{name!r}: no {what} {value!r}; there are {', '.join(known)}")
@@ -101,8 +123,13 @@ class SystemName:
         if parsed.calls == 0 or parsed.rounds == 0:
             raise InputError(f"{name!r}: rounds and calls must be above 0")
         parsed.search_method()
-        if learner == "cur" and (first == VECTORS or method == "rerank"):
+        if learner is not None and LEARNERS[learner].dense_rows and (first == VECTORS or method == "rerank"):
             raise InputError(f"{name!r}: columns of dense rows rank nothing before a query has scores; use adacur:cur")
+        if first == DISTILLED and (learner in (None, DISTILLED) or method == "rerank"):
+            raise InputError(
+                f"{name!r}: the fine-tuned encoder ranks first where other vectors are learned beside it, such as in "
+                "axn/distilled:mf@10; by itself it is rerank:distilled@10 or axn/vectors:distilled@10"
+            )
         return parsed
 
     @property
@@ -124,21 +151,21 @@ class SystemName:
     def build_options(self, n_queries: int, n_items: int, seed: int) -> BuildOptions:
         """Plan and factorization for the calls that the name allows; half of a query's items are its nearest.
 
-        A refined learner spends half of them in a second pass.
+        Where a learner has a second pass, half of them are for that.
 
         Raises:
             InputError: the calls do not fit the train queries, or buy no dense row.
         """
         if self.learner is None:
             raise InputError(f"{self.family} learns nothing")
-        keeps_vectors = MFTransductive(sweeps=0)  # distillation is no factorization: its scores are only collected
-        factorization = FACTORIZATIONS[self.learner]() if self.learner in FACTORIZATIONS else keeps_vectors
+        learner = LEARNERS[self.learner]
+        factorization = learner.factorization()
         calls = None if self.calls is None else round(self.calls * n_items)
         if calls is not None and calls > n_queries * n_items:
             raise InputError(
                 f"{self.family}: {self.calls:g} calls per item need as many train queries; there are {n_queries:,}"
             )
-        if self.learner == "cur":
+        if learner.dense_rows:
             rows = n_queries if calls is None else calls // n_items
             if rows == 0:
                 raise InputError("cur needs a call per item at least: its smallest index is one dense row")
@@ -146,7 +173,7 @@ class SystemName:
         if calls is None:
             calls = min(PerQuery().n_calls(n_queries, n_items), n_queries * n_items)
         each = -(-calls // n_queries)
-        refine = each // 2 if self.learner.endswith(REFINED) else 0
+        refine = each // 2 if learner.second_pass else 0
         first = each - refine
         plan = PerQuery(top=-(-first // 2), uniform=first // 2)
         return BuildOptions(plan=plan, factorization=factorization, refine=refine, max_calls=calls, seed=seed)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from crossknn.evaluation.measures import Interval
-from crossknn.evaluation.numbers import duration, gain_interval, points, recall_interval
+from crossknn.evaluation.numbers import duration, gain_interval, points, recall_interval, share_interval
 from crossknn.evaluation.origins import RankBucket
 
 if TYPE_CHECKING:
@@ -30,8 +30,9 @@ class Grid:
 
 
 def grids(report: Report) -> list[Grid]:
-    """Recall and the task's measures, gain, origins, time: one row for each method and budget."""
-    every = [_recall_grid(report), _gain_grid(report), _origins_grid(report), _time_grid(report), _offline_grid(report)]
+    """Recall and the task's measures, gain, pairs, origins, time: one row for each method and budget."""
+    made = (_recall_grid, _gain_grid, _pairs_grid, _origins_grid, _time_grid, _offline_grid)
+    every = [make(report) for make in made]
     return [grid for grid in every if grid.rows]
 
 
@@ -71,6 +72,21 @@ def _gain_grid(report: Report) -> Grid:
             for cell in report.cells
             if cell.method != report.baseline
         ],
+    )
+
+
+def _pairs_grid(report: Report) -> Grid:
+    rows = []
+    for pair in report.pairs:
+        gains = [gain_interval(pair.gain[k]) if k in pair.gain else "" for k in report.ks]
+        less = [pair.error_reduction.get(k) for k in report.ks]
+        shares = ["" if share is None else share_interval(share) for share in less]
+        rows.append([pair.method, pair.other, f"{pair.budget:,}", *gains, *shares])
+    return Grid(
+        "Methods compared with each other: gain in recall in points, and share of the other's error that is not made, "
+        "with 95% intervals",
+        ["method", "against", "calls", *(f"Top-{k}" for k in report.ks), *(f"less error, Top-{k}" for k in report.ks)],
+        rows,
     )
 
 

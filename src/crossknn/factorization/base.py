@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from crossknn.arrays import FloatArray
-from crossknn.errors import InputError
+from crossknn.errors import InputError, import_extra
 from crossknn.factorization.item_model import ItemModel
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
@@ -55,3 +55,17 @@ def check_shapes(scores: ScoreMatrix, item_vectors: FloatArray, query_vectors: F
     if not fits or query_vectors.shape[1] != item_vectors.shape[1]:
         shapes = f"{query_vectors.shape} and {item_vectors.shape}"
         raise InputError(f"vectors of shape {shapes} do not fit scores of shape {scores.shape}")
+
+
+def check_device(device: str) -> None:
+    """Make sure that torch can compute on a device.
+
+    Raises:
+        InputError: it cannot.
+        MissingExtraError: torch is not installed.
+    """
+    torch = import_extra("torch", "torch")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
+        raise InputError(f"torch cannot use the device {device!r} here: {str(error).splitlines()[0]}") from error

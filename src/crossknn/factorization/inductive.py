@@ -17,7 +17,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, import_extra
-from crossknn.factorization.base import check_shapes
+from crossknn.factorization.base import check_device, check_shapes
 from crossknn.factorization.checkpoints import check_checkpoint, load_checkpoint, save_checkpoint
 from crossknn.factorization.item_model import GatedMLP, ItemModel, Normalisation
 from crossknn.scores.matrix import ScoreMatrix
@@ -74,7 +74,7 @@ class MFInductive:
         import_extra("torch", "torch")
         if not has_vectors:
             raise InputError("MF_Ind learns from the first stage's vectors; give a dense first stage")
-        _check_device(self.device)
+        check_device(self.device)
         check_checkpoint(self.checkpoint)
         if len(pairs) < 2:
             raise InputError("MF_Ind needs two scored pairs at least; give train queries and a plan that scores some")
@@ -107,15 +107,7 @@ class MFInductive:
             GatedMLP(**{part: state[f"{side}.{part}"].cpu().numpy() for part in _PARTS}) for side in _SIDES
         )
         vectors, biases = of_items.apply(item_vectors), np.zeros(len(item_vectors), dtype=np.float32)
-        return ItemModel(vectors, biases, normalisation, query_map=of_queries)
-
-
-def _check_device(device: str) -> None:
-    torch = import_extra("torch", "torch")
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch built without CUDA asserts
-        raise InputError(f"torch cannot use the device {device!r} here: {str(error).splitlines()[0]}") from error
+        return ItemModel(vectors, biases, normalisation, query_map=of_queries, item_map=of_items)
 
 
 def _trained(

@@ -122,6 +122,7 @@ class ItemModel:
         query_map: what takes them there; None if they are there as they are.
         noise: variance of a normalised score around what the best query vector says, where the factorization has
             learned a prior for the query in which it is so; the search ``bayes`` relies on it. None: no prior.
+        item_map: what took items from the first stage's vectors to ``V``, where that was learned as a function.
     """
 
     vectors: FloatArray
@@ -130,6 +131,7 @@ class ItemModel:
     follows_first_stage: bool = True
     query_map: GatedMLP | LinearMap | None = None
     noise: float | None = None
+    item_map: GatedMLP | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.biases.shape != (len(self.vectors),):
@@ -146,6 +148,23 @@ class ItemModel:
         if vectors is None or not self.follows_first_stage:
             return None
         return vectors if self.query_map is None else self.query_map.apply(vectors)
+
+    def place(self, vectors: FloatArray) -> FloatArray:
+        """Vectors of items that are not in the index and were never scored, in the space of ``V``.
+
+        Args:
+            vectors: (n, d) the first stage's, of the new items.
+
+        Returns:
+            (n, d) float32.
+
+        Raises:
+            InputError: nothing that places new items was learned; MF_Ind does
+                (:class:`~crossknn.factorization.MFInductive`).
+        """
+        if self.item_map is None:
+            raise InputError("these item vectors were not learned as a function of others; learn by MFInductive")
+        return self.item_map.apply(vectors)
 
     @classmethod
     def from_vectors(cls, vectors: FloatArray) -> ItemModel:

@@ -1,7 +1,8 @@
 """MF_Trns as the paper fits it (section 2.1): AdamW on the observed cells, by torch.
 
-The loss is that of :mod:`~crossknn.factorization.transductive` without its ridges and biases: what keeps vectors near
-their start is that the epochs are few. The closed form is quicker and has no learning rate.
+The loss is that of :mod:`~crossknn.factorization.transductive`, squared errors of the normalised scores on the observed
+cells, without its ridges and biases, as in the paper: what keeps vectors near their start is that the epochs are few.
+The closed form is quicker and has no learning rate.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError, import_extra
-from crossknn.factorization.base import check_shapes
+from crossknn.factorization.base import check_device, check_shapes
 from crossknn.factorization.item_model import ItemModel, Normalisation
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
@@ -49,12 +50,13 @@ class MFTransductiveAdamW:
         """See :class:`~crossknn.factorization.Factorization`: vectors to start from, and a pair.
 
         Raises:
-            InputError: the first stage has no vectors, or there is no pair.
+            InputError: the first stage has no vectors, there is no pair, or torch lacks the device.
             MissingExtraError: torch is not installed.
         """
         import_extra("torch", "torch")
         if not has_vectors:
             raise InputError("MF by AdamW starts from the first stage's vectors; give a dense first stage")
+        check_device(self.device)
         if not len(pairs):
             raise InputError("there is no score to factorize; give train queries and a plan that scores some pairs")
 

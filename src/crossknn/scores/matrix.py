@@ -35,8 +35,7 @@ class ScoreMatrix:
         for indices, size in zip((self.query_indices, self.item_indices), self.shape, strict=True):
             if len(indices) and not (indices.min() >= 0 and indices.max() < size):
                 raise InputError(f"indices of a score matrix of shape {self.shape} are out of range")
-        flat = self.query_indices * self.shape[1] + self.item_indices
-        if len(flat) and (np.diff(flat) <= 0).any():
+        if (np.diff(self.cells) <= 0).any():
             raise InputError("the pairs of a score matrix must be sorted, and no pair may stand twice")
 
     @classmethod
@@ -46,6 +45,12 @@ class ScoreMatrix:
         """From pairs in any order."""
         order = np.lexsort((item_indices, query_indices))
         return cls(query_indices[order], item_indices[order], np.asarray(values, dtype=np.float64)[order], shape)
+
+    @property
+    def cells(self) -> IntArray:
+        """(n_observed,) places in the matrix read row by row, ascending."""
+        flat: IntArray = self.query_indices * self.shape[1] + self.item_indices
+        return flat
 
     def by_query(self) -> Iterator[tuple[int, IntArray]]:
         """For each query with scores: its index, and the positions of its cells."""
