@@ -19,8 +19,8 @@ test-browser: $(VENV)/.browser  ## The page in Chromium (Debian's; installed whe
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y chromium; }
 	$(BIN)/python -m pytest -m browser tests/browser
 
-test-integrations: $(VENV)/.integrations  ## The retrievers for LangChain, LlamaIndex, Haystack, PyTerrier
-	$(BIN)/python -m pytest -m integrations tests/integrations
+test-integrations: $(VENV)/.integrations  ## The retrievers for LangChain, LlamaIndex, Haystack, PyTerrier; GAR against PyTerrier's
+	$(BIN)/python -m pytest -m integrations tests/integrations tests/search
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -47,7 +47,7 @@ $(VENV)/.browser: $(VENV)/.dev
 	@touch $@
 
 $(VENV)/.integrations: $(VENV)/.dev
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[integrations]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[integrations,rivals]'
 	@touch $@
 
 constraints: $(VENV)/.dev  ## Take the newest versions that fit together

@@ -10,6 +10,7 @@ import pytest
 from crossknn import Index
 from crossknn.errors import InputError
 from crossknn.search import GAR
+from crossknn.search.gar import CorpusGraph
 
 
 def by_the_paper(first: Any, scores: Any, neighbours: list[list[int]], budget: int, batch: int) -> list[int]:
@@ -45,6 +46,36 @@ def test_items_come_in_the_order_of_the_papers_algorithm(world: Any, k: int) -> 
         for r in range(6):
             found = {int(hit.id) for hit in by_round[4 * r : 4 * r + 4]}
             assert found == set(expected[4 * r : 4 * r + 4])
+
+
+@pytest.mark.integrations
+@pytest.mark.parametrize(("k", "budget"), [(3, 24), (16, 40)])
+def test_items_are_those_of_its_authors_own_program(world: Any, k: int, budget: int) -> None:
+    """All 40 items where there are many neighbours: theirs forgets a part of a frontier that is longer than the budget
+    left, and with it in which order equals came in."""
+    rival = pytest.importorskip("pyterrier_adaptive", reason="needs the extra 'rivals'")
+    pandas = pytest.importorskip("pandas")
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense)
+    graph = CorpusGraph(index.item_model.vectors, k)  # type: ignore[union-attr]
+
+    class Neighbours:
+        @staticmethod
+        def neighbours(item: str) -> list[str]:
+            return [str(n) for n in graph.neighbours(np.array([int(item)]))[0]]
+
+    for n, query in enumerate(world.queries):
+
+        def score(batch: Any, exact: Any = world.scores[n]) -> Any:
+            return batch.assign(score=[exact[int(item)] for item in batch.docno]).sort_values("score", ascending=False)
+
+        ranked = np.argsort(-(world.query_vectors[n] @ world.item_vectors.T))
+        first = pandas.DataFrame(
+            {"qid": "1", "query": query, "docno": ranked.astype(str), "score": -np.arange(len(ranked))}
+        )
+        theirs = rival.GAR(score, Neighbours, num_results=budget, batch_size=4, backfill=False).transform(first)
+        ours = index.search(query, k=budget, budget=budget, method=GAR(neighbours=k, rounds=budget // 4))
+        for r in range(budget // 4):
+            assert {h.id for h in ours.hits if h.round == r + 1} == set(theirs.docno[theirs.iteration == r])
 
 
 def test_what_it_needs_is_said(world: Any) -> None:
