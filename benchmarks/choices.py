@@ -1,10 +1,10 @@
-"""Settings chosen on dev queries of ICD-10-CM: noise of AXN's solver, ridge of MF_Trns, epochs of what trains.
+"""Choices on dev queries of ICD-10-CM: which pairs to score, noise of AXN's solver, ridge of MF_Trns, epochs.
 
     python benchmarks/choices.py --first-stage MODEL --cache scores.sqlite
 
-Ten calls per item from 500 index-train queries, as in docs/results.md; recall on 100 dev queries whose exact scores are
-stored. MF_Ind stops by itself, on held-out cells. Rounds and lambda are compared by `crossknn benchmark`
-(`results.sh choices`).
+Ten calls per item from 500 index-train queries, as in docs/results.md, or from the items' own texts in their place;
+recall on 100 dev queries whose exact scores are stored. MF_Ind stops by itself, on held-out cells. Rounds and lambda
+are compared by `crossknn benchmark` (`results.sh choices`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from environment import environment
 from stored_scores import stored
 
-from crossknn import BayesianRidge, CachedScorer, Distillation, Index
+from crossknn import BayesianRidge, CachedScorer, Distillation, Index, PerItem, PerQuery
 from crossknn.arrays import FloatArray
 from crossknn.cli.benchmark import DATASETS
 from crossknn.cli.models import open_first_stage, open_scorer
@@ -29,13 +29,33 @@ from crossknn.evaluation.benchmark import over_fine_tuned
 from crossknn.evaluation.measures import top_k_recall
 from crossknn.evaluation.replay import System, replay
 from crossknn.evaluation.systems import SystemName
-from crossknn.factorization import MFTransductive, MFTransductiveAdamW
+from crossknn.factorization import MFSideInformation, MFTransductive, MFTransductiveAdamW
+from crossknn.index import BuildOptions
 from crossknn.search import AXN, METHODS, SearchMethod
 
 NAME, CALLS, SEED = "icd10cm-10k", 10, 0
 POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
 NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)
 RIDGES = (0.3, 1.0, 3.0)
+
+
+def plans(n_items: int) -> dict[str, tuple[int, BuildOptions]]:
+    """Which pairs are scored, ten for each item, of how many train queries."""
+    whole = CALLS * n_items // 500
+    half, quarter = whole // 2, whole // 4
+    return {
+        "nearest of each query": (500, BuildOptions(PerQuery(whole, 0))),
+        "random of each query": (500, BuildOptions(PerQuery(0, whole))),
+        "half nearest, half random": (500, BuildOptions(PerQuery(half, half))),
+        "random queries of each item": (500, BuildOptions(PerItem(0, CALLS))),
+        "half nearest, half random of each item": (500, BuildOptions(PerItem(CALLS // 2, CALLS // 2))),
+        "half in a second pass": (500, BuildOptions(PerQuery(quarter, quarter), refine=half)),
+        "three quarters in a second pass": (
+            500,
+            BuildOptions(PerQuery(quarter // 2, quarter // 2), refine=whole - quarter),
+        ),
+        "250 queries, half in a second pass": (250, BuildOptions(PerQuery(half, half), refine=whole)),
+    }
 
 
 def recalls(
@@ -79,6 +99,13 @@ def main() -> None:
 
     noises = {f"axn, noise {s:g}": AXN(solver=BayesianRidge(noise=s, intercept_variance=10.0)) for s in NOISES}
     keep("nothing", base, noises)
+    for name, (n_queries, plan) in plans(len(base)).items():
+        by_plan = {"axn": (MFTransductive(), "mf"), "bayes": (MFSideInformation(), "mf-side")}
+        for method, (factorization, learner) in by_plan.items():
+            index = base.learn(train[:n_queries], replace(plan, factorization=factorization))
+            keep(f"{learner}, {name}", index, {method: METHODS[method]})
+    texts = list(dict.fromkeys(base.items))
+    keep("mf, items' own texts as queries", base.learn(texts, BuildOptions(PerQuery(5, 5))), {"axn": METHODS["axn"]})
     for ridge in RIDGES:
         index = base.learn(train, replace(options, factorization=MFTransductive(ridge=ridge)))
         keep(f"mf, ridge {ridge:g}", index, noises if ridge == MFTransductive().ridge else {"axn": METHODS["axn"]})
