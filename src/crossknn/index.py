@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,14 @@ from numpy.typing import ArrayLike
 from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.checks import check_count, checked_filter, checked_queries, named_items
-from crossknn.errors import BudgetError, CrossKNNWarning, IndexFileError, InputError
-from crossknn.factorization import Factorization, GatedMLP, ItemModel, LinearMap, MFTransductive, Normalisation
+from crossknn.errors import BudgetError, IndexFileError, InputError
+from crossknn.factorization import Factorization, ItemModel, MFTransductive
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
+from crossknn.index_contents import arguments_of, check_built_with, contents_of
 from crossknn.metadata import Conditions, checked_metadata
 from crossknn.results import Hit, ScoredItem, SearchResult
-from crossknn.scorers import Fingerprint, Scorer
+from crossknn.scorers import Scorer
 from crossknn.scorers.base import checked_scores, prepared
 from crossknn.scores import Pairs, PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
@@ -41,12 +41,11 @@ from crossknn.search import (
     run,
 )
 from crossknn.search.refinement import next_pairs
-from crossknn.tuning import Trial, Tuning, tune
+from crossknn.tuning import Tuning, tune
 
 _QUERIES_AT_ONCE = 64
 _PLANNED_AT_ONCE = 2**22
 """First-stage scores in memory while pairs are planned (16 MB), though no fewer than eight queries'."""
-_MAPS = ("query_map", "item_map")
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,8 @@ class Index:
         self._scorer = scorer
         self.first_stage = first_stage
         self._bound_first_stage = first_stage.prepare(self.items, first_stage_vectors)
-        if item_model is None and isinstance(self._bound_first_stage, VectorFirstStage):
-            item_model = ItemModel.from_vectors(self._bound_first_stage.item_vectors)
-        self.item_model = item_model
+        vectors = self.first_stage_vectors
+        self.item_model = ItemModel.from_vectors(vectors) if item_model is None and vectors is not None else item_model
         self._bound_scorer = prepared(scorer, self.items)
 
     def __len__(self) -> int:
@@ -140,6 +138,12 @@ class Index:
     def scorer(self) -> Scorer:
         """The cross-encoder."""
         return self._scorer
+
+    @property
+    def first_stage_vectors(self) -> FloatArray | None:
+        """(n_items, d) the items' vectors by the first stage; None if it has none."""
+        first_stage = self._bound_first_stage
+        return first_stage.item_vectors if isinstance(first_stage, VectorFirstStage) else None
 
     # -- build, save, load -------------------------------------------------------------------------------------
 
@@ -192,7 +196,7 @@ class Index:
             if train:
                 index._learn(train, options, None if folder is None else folder / storage.COLLECTING, progress)
             if folder is not None:
-                storage.save(folder, index._contents())
+                storage.save(folder, contents_of(index))
                 storage.remove_ledger(folder)
         return index
 
@@ -256,7 +260,7 @@ class Index:
         known: ScoreMatrix | None = None,
     ) -> None:
         """Item vectors from some pairs' scores, beside those that are known already."""
-        first_stage, queries = self._bound_first_stage, self.train_queries
+        queries = self.train_queries
         values = collect_scores(
             pairs, queries, self.items, self._scorer, ledger, shard_size=options.shard_size, progress=progress
         )
@@ -265,8 +269,7 @@ class Index:
             rows = np.concatenate([known.query_indices, rows])
             columns, values = np.concatenate([known.item_indices, columns]), np.concatenate([known.values, values])
         self.train_scores = ScoreMatrix.from_pairs(rows, columns, values, (len(queries), len(self)))
-        start = first_stage.item_vectors if isinstance(first_stage, VectorFirstStage) else None
-        self.item_model = options.factorization.fit(self.train_scores, start, query_vectors)
+        self.item_model = options.factorization.fit(self.train_scores, self.first_stage_vectors, query_vectors)
 
     def _refine(
         self, options: BuildOptions, query_vectors: FloatArray | None, ledger: Path, progress: ProgressCallback | None
@@ -304,43 +307,7 @@ class Index:
         folder = Path(out)
         storage.check_place(folder)
         with nullcontext() if locked else sole_writer(folder):
-            storage.save(folder, self._contents())
-
-    def _contents(self) -> storage.Contents:
-        fingerprint = self._scorer.fingerprint
-        config: dict[str, Any] = {
-            "n_items": len(self),
-            "scorer": asdict(fingerprint),
-            "first_stage": self.first_stage.fingerprint,
-            "item_model": None,
-            "notes": self.notes,
-            "tuning": None if self.tuning is None else asdict(self.tuning),
-        }
-        arrays: dict[str, np.ndarray] = {}
-        rows: dict[str, list[dict[str, Any]]] = {
-            "items": [{"id": i, "text": text} for i, text in zip(self.item_ids, self.items, strict=True)]
-        }
-        for row, fields in zip(rows["items"], self.metadata, strict=True):
-            row |= {"metadata": fields} if fields else {}
-        if isinstance(self._bound_first_stage, VectorFirstStage):
-            arrays["first_stage_vectors"] = self._bound_first_stage.item_vectors
-        if self.train_scores is not None and self.item_model is not None:
-            config["item_model"] = {
-                "normalisation": asdict(self.item_model.normalisation),
-                "follows_first_stage": self.item_model.follows_first_stage,
-                "noise": self.item_model.noise,
-            }
-            arrays |= {"item_vectors": self.item_model.vectors, "item_biases": self.item_model.biases}
-            for name in _MAPS:
-                parts = getattr(self.item_model, name)
-                arrays |= {} if parts is None else {f"{name}_{p}": np.asarray(a) for p, a in vars(parts).items()}
-            arrays |= {
-                "score_queries": self.train_scores.query_indices,
-                "score_items": self.train_scores.item_indices,
-                "score_values": self.train_scores.values,
-            }
-            rows["train_queries"] = [{"text": text} for text in self.train_queries]
-        return storage.Contents(config, arrays, rows)
+            storage.save(folder, contents_of(self))
 
     @classmethod
     def load(
@@ -367,38 +334,9 @@ class Index:
         """
         folder = Path(path)
         contents = storage.load(folder, verify=verify, in_memory=in_memory)
-        arrays, rows = contents.arrays, contents.rows
+        check_built_with(folder, contents, scorer, first_stage)
         try:
-            _check_built_with(folder, contents.config, scorer, first_stage)
-            items = {row["id"]: row["text"] for row in rows["items"]}
-            model = scores = None
-            if "score_values" in arrays:
-                stored = contents.config["item_model"]
-                query_map, item_map = (_map(name, arrays) for name in _MAPS)
-                model = ItemModel(
-                    arrays["item_vectors"],
-                    arrays["item_biases"],
-                    Normalisation(**stored["normalisation"]),
-                    bool(stored["follows_first_stage"]),
-                    query_map,
-                    stored.get("noise"),
-                    item_map if isinstance(item_map, GatedMLP) else None,
-                )
-                shape = (len(rows["train_queries"]), len(items))
-                rows_of, columns_of, values = (np.asarray(arrays[f"score_{p}"]) for p in ("queries", "items", "values"))
-                scores = ScoreMatrix(rows_of, columns_of, values, shape)
-            return cls(
-                items,
-                scorer,
-                first_stage,
-                metadata={row["id"]: row["metadata"] for row in rows["items"] if "metadata" in row},
-                first_stage_vectors=arrays.get("first_stage_vectors"),
-                item_model=model,
-                train_queries=[row["text"] for row in rows.get("train_queries", [])],
-                train_scores=scores,
-                notes=contents.config.get("notes"),
-                tuning=_tuning(contents.config.get("tuning")),
-            )
+            return cls(scorer=scorer, first_stage=first_stage, **arguments_of(contents))
         except (KeyError, TypeError, InputError) as error:
             raise IndexFileError(f"{folder} does not fit together ({error}); build the index again") from error
 
@@ -715,23 +653,6 @@ class OpenSearch:
         ]
 
 
-def _map(name: str, arrays: Mapping[str, Any]) -> GatedMLP | LinearMap | None:
-    """A map of the item model, from its arrays; None where there are none."""
-    parts = {p.removeprefix(f"{name}_"): np.asarray(a) for p, a in arrays.items() if p.startswith(f"{name}_")}
-    if not parts:
-        return None
-    return GatedMLP(**parts) if "w1" in parts else LinearMap(**parts)
-
-
-def _tuning(stored: Mapping[str, Any] | None) -> Tuning | None:
-    if stored is None:
-        return None
-    told = stored.get("calibration")
-    calibration = None if told is None else Calibration(tuple(told["expected"]), tuple(told["reached"]))
-    trials = tuple(Trial(**trial) for trial in stored["trials"])
-    return Tuning(**{**stored, "trials": trials, "calibration": calibration})
-
-
 def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:
     """Ranks from 1 of some items by first-stage score; equal scores by position."""
     candidates = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
@@ -739,19 +660,3 @@ def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> 
     return [
         1 + int(np.sum(values > scores[i])) + int(np.sum((values == scores[i]) & (candidates < i))) for i in indices
     ]
-
-
-def _check_built_with(folder: Path, config: Mapping[str, Any], scorer: Scorer, first_stage: FirstStage) -> None:
-    built, given = Fingerprint(**config["scorer"]), scorer.fingerprint
-    if built.model != given.model:
-        raise IndexFileError(f"{folder} was built with the scorer {built.model}, not with {given.model}")
-    if built.kernel != given.kernel:
-        warnings.warn(
-            f"{folder} was built on {built.kernel}, and is searched on {given.kernel}: scores can differ a little",
-            CrossKNNWarning,
-            stacklevel=3,
-        )
-    if config["first_stage"] != first_stage.fingerprint:
-        raise IndexFileError(
-            f"{folder} was built with the first stage {config['first_stage']}, not with {first_stage.fingerprint}"
-        )

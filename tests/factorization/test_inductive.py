@@ -108,6 +108,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(tmp_path: P
     np.testing.assert_array_equal(parted.vectors, whole.vectors)
     with pytest.raises(InputError, match="6 epochs on, further than the 5"):
         replace(OPTIONS, epochs=5, checkpoint=tmp_path / "mf.pt").fit(scores, **vectors)
+    again = replace(OPTIONS, epochs=6, checkpoint=tmp_path / "mf.pt")
+    elsewhere = {name: v * (1 + 1e-6) for name, v in vectors.items()}  # an encoder on another number of cores
+    np.testing.assert_allclose(again.fit(scores, **elsewhere).vectors, whole.vectors, atol=1e-4)
+    for name in vectors:
+        with pytest.raises(InputError, match="checkpoint of other vectors"):
+            again.fit(scores, **vectors | {name: vectors[name][::-1]})
     other = replace(OPTIONS, checkpoint=tmp_path / "mf.pt", seed=2)
     with pytest.raises(InputError, match="checkpoint of other scores"):
         other.fit(scores, **vectors)

@@ -183,7 +183,7 @@ class _Lab:
         self.embed_seconds = time.perf_counter() - start
         beside = first_stage.dense if isinstance(first_stage, WithVectors) else first_stage
         self.dense = beside if isinstance(beside, Dense) else None
-        self.base_vectors = None if self.base.item_model is None else self.base.item_model.vectors
+        self.base_vectors = self.base.first_stage_vectors
         for text, name in options.names.items():
             self._check(text, name)
         start = time.perf_counter()

@@ -57,13 +57,11 @@ def load_checkpoint(torch: Any, path: Path, key: str, epochs: int) -> dict[str, 
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         known = state["key"]
     except Exception as error:  # whatever torch says of a file that is none of its own
-        raise InputError(
-            f"{path} is no checkpoint ({type(error).__name__}); remove it, or name another file"
-        ) from error
+        raise InputError(f"{path} is no checkpoint ({type(error).__name__}); remove it, or name another") from error
     if known != key:
-        raise InputError(f"{path} is a checkpoint of other scores, texts, weights or settings; name another file")
-    if state["epoch"] > epochs:
         raise InputError(
-            f"{path} is {state['epoch']} epochs on, further than the {epochs} asked for; name another file"
+            f"{path} is a checkpoint of other scores, texts, weights or settings; remove it, or name another"
         )
+    if state["epoch"] > epochs:
+        raise InputError(f"{path} is {state['epoch']} epochs on, further than the {epochs} asked for; name another")
     return state

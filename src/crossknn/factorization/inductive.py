@@ -141,9 +141,11 @@ def _trained(
 
     optimizer = torch.optim.AdamW(parameters.values(), lr=options.learning_rate)
     state: dict[str, Any] = {"best": copy(), "best_error": held_out_error(), "best_epoch": 0, "epoch": 0}
-    key = _key(options, scores.values, scores.query_indices, scores.item_indices, item_vectors, query_vectors)
+    key = _key(options, scores.values, scores.query_indices, scores.item_indices)
+    sketches = [_sketch(vectors) for vectors in (item_vectors, query_vectors)]
     if options.checkpoint is not None and options.checkpoint.exists():
         state = load_checkpoint(torch, options.checkpoint, key, options.epochs)
+        _check_sketches(options.checkpoint, state["vectors"], sketches)
         optimizer.load_state_dict(state["optimizer"])
         with torch.no_grad():
             for name, parameter in parameters.items():
@@ -160,18 +162,35 @@ def _trained(
             state |= {"best": copy(), "best_error": now, "best_epoch": state["epoch"]}
         if options.checkpoint is not None:
             save_checkpoint(
-                torch, options.checkpoint, key, {**state, "now": copy(), "optimizer": optimizer.state_dict()}
+                torch,
+                options.checkpoint,
+                key,
+                {**state, "now": copy(), "optimizer": optimizer.state_dict(), "vectors": sketches},
             )
     best: dict[str, Any] = state["best"]
     return best
 
 
 def _key(options: MFInductive, *arrays: FloatArray | IntArray) -> str:
-    """Tells whether a checkpoint belongs to these scores, vectors and settings; more epochs may follow on fewer."""
+    """Tells whether a checkpoint belongs to these scores and settings; more epochs may follow on fewer."""
     settings = repr(replace(options, checkpoint=None, epochs=1, patience=1, device=""))
     return " ".join(
         [settings, *(hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16] for array in arrays)]
     )
+
+
+def _sketch(vectors: FloatArray) -> list[float]:
+    """A few numbers that tell vectors from others, and their order."""
+    sketch: list[float] = (np.random.default_rng(0).standard_normal(len(vectors)) @ vectors).tolist()
+    return sketch
+
+
+def _check_sketches(path: Path, known: list[list[float]], given: list[list[float]]) -> None:
+    """Make sure that a checkpoint is of these vectors. An encoder on another number of cores gives others in the last
+    bits, and they count as the same."""
+    for before, now in zip(known, given, strict=True):
+        if len(before) != len(now) or not np.allclose(before, now, atol=1e-3 * np.abs(now).max(), rtol=0):
+            raise InputError(f"{path} is a checkpoint of other vectors; remove it, or name another")
 
 
 def _start(torch: Any, d: int, options: MFInductive) -> dict[str, Any]:

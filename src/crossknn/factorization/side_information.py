@@ -15,6 +15,7 @@ variances are those that fit train queries best which were held out of the facto
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,28 +97,28 @@ class MFSideInformation:
         n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1)
         held_out, kept = ([rows[n] for n in some] for some in (asked[:n_held_out], asked[n_held_out:]))
         observed = _Observed(scores, x, x_q)
-        partial = self._factors(scores, x, x_q, kept)
+        filled = dict(zip((query for query, _ in rows), self._filled(observed, rows), strict=True))
+        partial = self._factors(observed, kept, filled)
         spread = _variances(observed, held_out, partial, _Expected.nothing(partial, x))
         told = _weights(observed, kept, partial, spread)
         ridge = _best_ridge(observed, held_out, partial, told)
         narrowed = _variances(observed, held_out, partial, _expected(*told, ridge))
-        whole = self._factors(scores, x, x_q, rows)
+        whole = self._factors(observed, rows, filled)
         return _item_model(x, whole, _expected(*_weights(observed, rows, whole, spread), ridge), narrowed)
 
     def _factors(
-        self, scores: ScoreMatrix, x: FloatArray, x_q: FloatArray, rows: list[tuple[int, IntArray]]
+        self, observed: _Observed, rows: list[tuple[int, IntArray]], filled: Mapping[int, FloatArray]
     ) -> _Factors:
-        """Mean, biases and factors from some of the train queries."""
-        cells = np.concatenate([some for _, some in rows])
-        q, i, s = scores.query_indices[cells], scores.item_indices[cells], scores.values[cells]
-        cosines = np.einsum("nd,nd->n", x_q[q], x[i])
-        design = np.column_stack([cosines, np.ones(len(cells))])
+        """Mean, biases and factors from some of the train queries; ``filled`` has what :meth:`_filled` made of each."""
+        cells, x = np.concatenate([some for _, some in rows]), observed.x
+        i, s, design = observed.scores.item_indices[cells], observed.scores.values[cells], observed.design(cells)
         alpha, beta = (float(value) for value in np.linalg.lstsq(design, s, rcond=None)[0])
         residuals = s - design @ [alpha, beta]
         row_of = np.repeat(np.arange(len(rows)), [len(some) for _, some in rows])
-        filled = self._filled(x, [i[row_of == n] for n in range(len(rows))], np.split(residuals, _cuts(rows)))
         d = min(self.dimensions, len(rows))
-        left, singular, right = np.linalg.svd(filled, full_matrices=False)
+        combined = np.array([1, -alpha, -beta], dtype=np.float32)
+        start = np.stack([filled[query] @ combined for query, _ in rows]).astype(np.float64)
+        left, singular, right = np.linalg.svd(start, full_matrices=False)
         root = np.sqrt(singular[:d])
         u, v0 = left[:, :d] * root, right[:d].T * root
         v, c, b = v0.copy(), np.zeros(len(x)), np.zeros(len(rows))
@@ -134,25 +135,26 @@ class MFSideInformation:
                 u[n], b[n] = solved[:-1], solved[-1]
             for item, some in zip(items, cells_of_item, strict=True):
                 matrix = np.column_stack([u[row_of[some]], np.ones(len(some))])
-                start = np.append(v0[item], 0.0)
-                solved = ridge_toward(matrix, residuals[some] - b[row_of[some]], start, of_item)
+                prior = np.append(v0[item], 0.0)
+                solved = ridge_toward(matrix, residuals[some] - b[row_of[some]], prior, of_item)
                 v[item], c[item] = solved[:-1], solved[-1]
         moment = u.T @ u / len(rows)
         lower = np.linalg.cholesky(moment + 1e-9 * np.trace(moment) / d * np.eye(d))
         return _Factors(alpha, beta, c, v @ lower)
 
-    def _filled(self, x: FloatArray, items: list[IntArray], residuals: list[FloatArray]) -> FloatArray:
-        """(n_rows, n_items) residuals of all items, by a Gaussian process on what was observed of each row."""
-        variance = float(np.var(np.concatenate(residuals))) or 1.0
-        filled = np.empty((len(items), len(x)))
+    def _filled(self, observed: _Observed, rows: list[tuple[int, IntArray]]) -> Iterator[FloatArray]:
+        """For each row (n_items, 3) float32: a Gaussian process fills in its scores, and both columns of the mean's
+        design. It is linear, so their combinations are residuals of all items, whatever ``alpha`` and ``beta`` are."""
+        x = observed.x.astype(np.float32)
         squares = np.einsum("nd,nd->n", x, x)
-        for n, (seen, r) in enumerate(zip(items, residuals, strict=True)):
+        for _, cells in rows:
+            seen = observed.scores.item_indices[cells]
             distances = np.maximum(squares[:, None] + squares[seen] - 2 * (x @ x[seen].T), 0.0)
-            kernel = variance * (0.8 * np.exp(-distances / (2 * self.length**2)) + 0.8)
-            inner = kernel[seen]
-            inner[np.diag_indices_from(inner)] += 0.1 * variance
-            filled[n] = kernel @ np.linalg.solve(inner, r)
-        return filled
+            kernel = np.exp(distances / np.float32(-2 * self.length**2)) + np.float32(1)
+            inner = kernel[seen].astype(np.float64)
+            inner[np.diag_indices_from(inner)] += 0.125
+            known = np.column_stack([observed.scores.values[cells], observed.design(cells)])
+            yield kernel @ np.linalg.solve(inner, known).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,11 @@ class _Observed:
     scores: ScoreMatrix
     x: FloatArray
     x_q: FloatArray
+
+    def design(self, cells: IntArray) -> FloatArray:
+        """(n_cells, 2) inner products of query and item, and ones: what the mean is made of beside item biases."""
+        q, i = self.scores.query_indices[cells], self.scores.item_indices[cells]
+        return np.column_stack([np.einsum("nd,nd->n", self.x_q[q], self.x[i]), np.ones(len(cells))])
 
     def problem(self, query: int, cells: IntArray, known: _Factors) -> tuple[list[FloatArray], FloatArray]:
         """Factors, vectors and constant of a query's scored items, and what the mean leaves of its scores."""

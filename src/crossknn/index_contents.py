@@ -1,0 +1,141 @@
+"""An index as plain arrays, rows and settings, which :mod:`crossknn.storage` keeps, and back."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from crossknn.errors import CrossKNNWarning, IndexFileError
+from crossknn.factorization import GatedMLP, ItemModel, LinearMap, Normalisation
+from crossknn.first_stage import FirstStage
+from crossknn.scorers import Fingerprint, Scorer
+from crossknn.scores import ScoreMatrix
+from crossknn.search import Calibration
+from crossknn.storage import Contents
+from crossknn.tuning import Trial, Tuning
+
+if TYPE_CHECKING:
+    from crossknn.index import Index
+
+_MAPS = ("query_map", "item_map")
+
+
+def contents_of(index: Index) -> Contents:
+    """Everything but the scorer and the first stage, of which fingerprints are kept."""
+    config: dict[str, Any] = {
+        "n_items": len(index),
+        "scorer": asdict(index.scorer.fingerprint),
+        "first_stage": index.first_stage.fingerprint,
+        "item_model": None,
+        "notes": index.notes,
+        "tuning": None if index.tuning is None else asdict(index.tuning),
+    }
+    arrays: dict[str, np.ndarray] = {}
+    rows: dict[str, list[dict[str, Any]]] = {
+        "items": [{"id": i, "text": text} for i, text in zip(index.item_ids, index.items, strict=True)]
+    }
+    for row, fields in zip(rows["items"], index.metadata, strict=True):
+        row |= {"metadata": fields} if fields else {}
+    if index.first_stage_vectors is not None:
+        arrays["first_stage_vectors"] = index.first_stage_vectors
+    model, scores = index.item_model, index.train_scores
+    if scores is not None and model is not None:
+        config["item_model"] = {
+            "normalisation": asdict(model.normalisation),
+            "follows_first_stage": model.follows_first_stage,
+            "noise": model.noise,
+        }
+        arrays |= {"item_vectors": model.vectors, "item_biases": model.biases}
+        for name in _MAPS:
+            parts = getattr(model, name)
+            arrays |= {} if parts is None else {f"{name}_{part}": np.asarray(a) for part, a in vars(parts).items()}
+        arrays |= {
+            "score_queries": scores.query_indices,
+            "score_items": scores.item_indices,
+            "score_values": scores.values,
+        }
+        rows["train_queries"] = [{"text": text} for text in index.train_queries]
+    return Contents(config, arrays, rows)
+
+
+def arguments_of(contents: Contents) -> dict[str, Any]:
+    """What :class:`~crossknn.Index` is made with, beside the scorer and the first stage.
+
+    Raises:
+        KeyError, TypeError, InputError: something is missing, or does not fit.
+    """
+    arrays, rows, config = contents.arrays, contents.rows, contents.config
+    items = {row["id"]: row["text"] for row in rows["items"]}
+    model = scores = None
+    if "score_values" in arrays:
+        model = _item_model(config["item_model"], arrays)
+        rows_of, columns_of, values = (np.asarray(arrays[f"score_{part}"]) for part in ("queries", "items", "values"))
+        scores = ScoreMatrix(rows_of, columns_of, values, (len(rows["train_queries"]), len(items)))
+    return {
+        "items": items,
+        "metadata": {row["id"]: row["metadata"] for row in rows["items"] if "metadata" in row},
+        "first_stage_vectors": arrays.get("first_stage_vectors"),
+        "item_model": model,
+        "train_queries": [row["text"] for row in rows.get("train_queries", [])],
+        "train_scores": scores,
+        "notes": config.get("notes"),
+        "tuning": _tuning(config.get("tuning")),
+    }
+
+
+def check_built_with(folder: Path, contents: Contents, scorer: Scorer, first_stage: FirstStage) -> None:
+    """Make sure that an index is opened with what it was built with.
+
+    Raises:
+        IndexFileError: another scorer or first stage, or the contents do not say.
+    """
+    try:
+        built, first = Fingerprint(**contents.config["scorer"]), contents.config["first_stage"]
+    except (KeyError, TypeError) as error:
+        raise IndexFileError(f"{folder} does not fit together ({error}); build the index again") from error
+    given = scorer.fingerprint
+    if built.model != given.model:
+        raise IndexFileError(f"{folder} was built with the scorer {built.model}, not with {given.model}")
+    if built.kernel != given.kernel:
+        warnings.warn(
+            f"{folder} was built on {built.kernel}, and is searched on {given.kernel}: scores can differ a little",
+            CrossKNNWarning,
+            stacklevel=3,
+        )
+    if first != first_stage.fingerprint:
+        raise IndexFileError(f"{folder} was built with the first stage {first}, not with {first_stage.fingerprint}")
+
+
+def _item_model(stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> ItemModel:
+    query_map, item_map = (_map(name, arrays) for name in _MAPS)
+    return ItemModel(
+        arrays["item_vectors"],
+        arrays["item_biases"],
+        Normalisation(**stored["normalisation"]),
+        bool(stored["follows_first_stage"]),
+        query_map,
+        stored.get("noise"),
+        item_map if isinstance(item_map, GatedMLP) else None,
+    )
+
+
+def _map(name: str, arrays: Mapping[str, np.ndarray]) -> GatedMLP | LinearMap | None:
+    """A map of the item model, from its arrays; None where there are none."""
+    parts = {p.removeprefix(f"{name}_"): np.asarray(a) for p, a in arrays.items() if p.startswith(f"{name}_")}
+    if not parts:
+        return None
+    return GatedMLP(**parts) if "w1" in parts else LinearMap(**parts)
+
+
+def _tuning(stored: Mapping[str, Any] | None) -> Tuning | None:
+    if stored is None:
+        return None
+    told = stored.get("calibration")
+    calibration = None if told is None else Calibration(tuple(told["expected"]), tuple(told["reached"]))
+    trials = tuple(Trial(**trial) for trial in stored["trials"])
+    return Tuning(**{**stored, "trials": trials, "calibration": calibration})
