@@ -66,3 +66,10 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
         interval = paired_interval(rng.normal(0.3, 1.0, size=60), seed=seed)
         covered += interval.low <= 0.3 <= interval.high
     assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_an_interval_holds_its_mean_to_the_last_bit() -> None:
+    for n in (3, 7, 300):
+        for value in (1.0, 0.1, 1 / 3):
+            found = paired_interval(np.full(n, value))
+            assert found.low <= found.mean <= found.high

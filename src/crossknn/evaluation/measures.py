@@ -92,8 +92,9 @@ def paired_interval(values: FloatArray, baseline: FloatArray | None = None, *, s
         seed: of the 10,000 resamples of queries.
     """
     differences = values if baseline is None else values - baseline
+    mean = float(differences.mean())
     low, high = np.quantile(_resamples(len(differences), seed) @ differences, [0.025, 0.975])
-    return Interval(float(differences.mean()), float(low), float(high))
+    return Interval(mean, min(float(low), mean), max(float(high), mean))  # equal values differ in the last bit
 
 
 @lru_cache(maxsize=2)

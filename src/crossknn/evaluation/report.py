@@ -182,6 +182,7 @@ class Report:
             WriteError: the disk is full or read-only.
         """
         web, text, data = (folder / name for name in _FILES)
+        self.write_json(data)  # first: no failure of a figure may lose it
         pictures: dict[str, str] = {}
         for figure in _PICTURES:
             if not panels(self, figure):
@@ -193,7 +194,6 @@ class Report:
             pictures[figure] = f"{figure}.png"
         self.write_html(web)
         self.write_markdown(text, pictures)
-        self.write_json(data)
         return [web, text, data, *(folder / name for name in pictures.values())]
 
     def write_json(self, path: Path) -> None:
