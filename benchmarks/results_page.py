@@ -161,6 +161,35 @@ def stopping_table(measured: dict[str, Any], systems: list[str], *, calibrated: 
     return table(head, rows)
 
 
+def ablations_table(measured: dict[str, Any]) -> str:
+    """What is lost without a part, in points."""
+    points = list(measured["rows"][0]["at"])
+    rows = []
+    for row in measured["rows"]:
+        if row["answered"] == "all":
+            lost = [row["at"][point]["lost"] for point in points]
+            shown = [f"{-100 * x['mean']:+.1f} ({-100 * x['high']:+.1f} to {-100 * x['low']:+.1f})" for x in lost]
+            recall = [f"{100 * row['at'][point]['recall']:.1f}" for point in points]
+            rows.append([row["system"], *(recall if row["system"] == "whole" else shown)])
+    return table(["", *points], rows)
+
+
+def answered_table(measured: dict[str, Any]) -> str:
+    """Our best and the paper's, on queries that the cross-encoder answers right under brute force, and on others."""
+    points = list(measured["rows"][0]["at"])
+    rows = []
+    for row in measured["rows"]:
+        if row["answered"] != "all" and row["system"] in ("whole", "axn-paper-r10-m0.8"):
+            recall = [f"{100 * row['at'][point]['recall']:.1f}" for point in points]
+            less = [row["at"][point]["less_error_than_it"] for point in points]
+            shares = ["" if x is None else f" ({100 * x['mean']:.0f}%)" for x in less]
+            whole = row["system"] == "whole"
+            name = "`bayes:mf-side-refined`" if whole else f"`{row['system']}:mf` (our error less by)"
+            cells = recall if whole else [value + share for value, share in zip(recall, shares, strict=True)]
+            rows.append([f"{name}, {row['answered']}", str(row["queries"]), *cells])
+    return table(["system, brute force is", "queries", *points], rows)
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Markdown."""
     aligned = ["---", *["---:"] * (len(head) - 1)]
@@ -205,6 +234,10 @@ def content_of(marker: str) -> str:
     name = {"icd": "icd10cm-10k", "hpo": "hpo-10k"}[short]
     if kind in ("stopping", "calibrated"):
         return stopping_table(read(f"stopping-{name}-test.json"), STOPPING, calibrated=kind == "calibrated")
+    if kind == "ablations":
+        return ablations_table(read(f"ablations-{name}.json"))
+    if kind == "answered":
+        return answered_table(read(f"ablations-{name}.json"))
     if kind == "settings":
         return settings_table(read("choices.json"))
     if kind == "choices":
