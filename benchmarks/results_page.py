@@ -249,7 +249,7 @@ def content_of(marker: str) -> str:
         "systems": lambda: systems_table(report, systems_of(report, beyond=False)),
         "beyond": lambda: systems_table(report, systems_of(report, beyond=True)),
         "gains": lambda: gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10"]),
-        "offline": lambda: offline_table(report, COSTLY),
+        "offline": lambda: offline_table(report, [s for s in COSTLY if s in report["offline"]]),
         "rounds": lambda: rounds_table(report, ROUNDS),
         "own": lambda: pairs_table(report, own=True),
         "below": lambda: below_table(report),
