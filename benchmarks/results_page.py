@@ -81,6 +81,9 @@ def pairs_table(report: dict[str, Any], *, own: bool, error: bool = False) -> st
         row = [f"`{method}`", f"`{other}`"]
         for k, m in POINTS:
             value = found[method, other, m]["error_reduction" if error else "gain"][str(k)]
+            if value is None:  # the other makes no error
+                row.append("")
+                continue
             sign = "" if error else "+"
             shown = [format(100 * value[part], f"{sign}.{0 if error else 1}f") for part in ("mean", "low", "high")]
             row.append(f"{shown[0]} ({shown[1]} to {shown[2]})")
