@@ -70,7 +70,7 @@ def systems(base: Index, train: list[str], calls: float) -> Mapping[str, System]
         WHOLE: System(whole, bayes),
         "without the second pass": System(learned("bayes:mf-side"), bayes),
         "without the learned factors": System(with_model(without(model, slice(0, d))), bayes),
-        "without the first stage's vectors beside": System(with_model(without(model, slice(d, -1))), bayes),
+        "without the dual encoder, in the mean and beside": System(with_model(without(model, slice(d, -1))), bayes),
         "without item biases": System(with_model(replace(model, biases=np.zeros_like(model.biases))), bayes),
         "without an expectation of the query": System(with_model(no_prior), replace(bayes, first_round="first stage")),
         "without the learned prior: as `axn`, in 20 rounds": System(whole, replace(METHODS["axn"], rounds=20)),

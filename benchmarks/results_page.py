@@ -171,7 +171,9 @@ def ablations_table(measured: dict[str, Any]) -> str:
     for row in measured["rows"]:
         if row["answered"] == "all":
             lost = [row["at"][point]["lost"] for point in points]
-            shown = [f"{-100 * x['mean']:+.1f} ({-100 * x['high']:+.1f} to {-100 * x['low']:+.1f})" for x in lost]
+            shown = [
+                f"{0 - 100 * x['mean']:+.1f} ({0 - 100 * x['high']:+.1f} to {0 - 100 * x['low']:+.1f})" for x in lost
+            ]
             recall = [f"{100 * row['at'][point]['recall']:.1f}" for point in points]
             rows.append([row["system"], *(recall if row["system"] == "whole" else shown)])
     return table(["", *points], rows)
