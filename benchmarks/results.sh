@@ -66,7 +66,7 @@ icd() {
 
 dense() {
     measure dense-icd10cm-10k icd10cm-10k 300 --train-split dev --train-limit 100 -- rerank axn axn:mf axn:mf@{10,50} \
-        bayes:mf-side bayes:mf-side@{10,50} adacur:cur@{10,50} adacur:cur anncur:cur@50 anncur:cur
+        bayes:mf-side{,@10} adacur:cur@{10,50} adacur:cur anncur:cur@50 anncur:cur
 }
 
 hpo() {
