@@ -84,8 +84,8 @@ class MFSideInformation:
         Raises:
             InputError: no vectors, shapes that do not fit, or scores of fewer than two queries.
 
-        Cost: no CE call. The start takes ``O(n_queries n_items (n_queries + cells per query))``; the variances take a
-        hundred times ``O((cells per query)^3)`` for each query held out: hundreds of cells take seconds, thousands hours.
+        Cost: no CE call. The start takes ``O(n_queries n_items (n_queries + cells per query))``; the variances take
+        fifty times ``O((cells per query)^3)`` for each query held out: hundreds of cells are seconds, thousands hours.
         """
         given = item_vectors is not None and query_vectors is not None
         self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=given)
