@@ -6,17 +6,18 @@
 # MODEL: folder or name of all-MiniLM-L6-v2, a sentence-transformers model. WORK: keeps scores and unfinished work, so
 # what was stopped goes on. STEPs, in their order; all unless given:
 #     exact     exact scores of ICD-10-CM (dev and test) and HPO (test), into benchmarks/scores
-#     choices   rounds, lambda, noise, epochs on dev queries of ICD-10-CM
+#     choices   rounds, lambda, noise, ridge, epochs and which pairs to score, on dev queries of ICD-10-CM
 #     icd       every system on test queries of ICD-10-CM
 #     dense     dense rows against sparse cells, each at its own setting
 #     hpo       every system on test queries of HPO
+#     ablations what each part of our best system is worth on ICD-10-CM
 #     stopping  does the search know when to stop?
 #     page      figures into docs/results.md
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo stopping page}")
+steps=("${@:-exact choices icd dense hpo ablations stopping page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -75,10 +76,14 @@ hpo() {
 
 stopping() {
     python benchmarks/stopping.py icd10cm-10k --split dev --queries 100 --first-stage "st:$model" --cache "$cache"
-    for name in icd10cm-10k hpo-10k; do
-        python benchmarks/stopping.py "$name" --queries 300 --calibrate 100 --first-stage "st:$model" --cache "$cache"
+    local at
+    for at in "icd10cm-10k 300" "hpo-10k 100"; do
+        read -r name queries <<< "$at"
+        python benchmarks/stopping.py "$name" --queries "$queries" --calibrate 100 --first-stage "st:$model" --cache "$cache"
     done
 }
+
+ablations() { python benchmarks/ablations.py icd10cm-10k --first-stage "$model" --cache "$cache"; }
 
 page() { python benchmarks/results_page.py; }
 

@@ -97,10 +97,12 @@ def paired_interval(values: FloatArray, baseline: FloatArray | None = None, *, s
     return Interval(mean, min(float(low), mean), max(float(high), mean))  # equal values differ in the last bit
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _resamples(n: int, seed: int) -> FloatArray:
     """(10,000, n) share of each of ``n`` values in each resample; the same ones for every measure of an evaluation."""
     drawn = np.random.default_rng(seed).integers(n, size=(10_000, n))
-    rows = np.repeat(np.arange(len(drawn)), n)
-    shares: FloatArray = np.bincount(rows * n + drawn.ravel(), minlength=drawn.size).reshape(drawn.shape) / n
+    shares: FloatArray = np.empty(drawn.shape)
+    for row, resample in zip(shares, drawn, strict=True):
+        row[:] = np.bincount(resample, minlength=n)
+    shares /= n
     return shares
