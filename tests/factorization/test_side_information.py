@@ -50,6 +50,18 @@ def test_variances_are_those_the_scores_were_drawn_with() -> None:
     np.testing.assert_allclose(found[[0, 3]], TRUE[[0, 3]], rtol=0.2)
 
 
+def test_many_cells_of_a_query_weigh_as_they_would_in_the_full_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, x, x_q, known = _planted()
+    scores = _observed(exact, 0.4)  # some 120 cells of a query for 12 weights
+    observed, rows = side_information._Observed(scores, x, x_q), list(scores.by_query())
+    nothing = side_information._Expected.nothing(known, x)
+    quick = side_information._variances(observed, rows, known, nothing)
+    weights, _ = side_information._weights(observed, rows, known, quick)
+    monkeypatch.setattr(side_information, "_rotated", lambda parts, left: (parts, left, left[:0]))
+    np.testing.assert_allclose(quick, side_information._variances(observed, rows, known, nothing), rtol=1e-9)
+    np.testing.assert_allclose(weights, side_information._weights(observed, rows, known, quick)[0], atol=1e-9)
+
+
 def test_the_mean_and_the_prior_are_the_models() -> None:
     _, x, x_q, known = _planted()
     rng = np.random.default_rng(2)

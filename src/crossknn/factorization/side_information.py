@@ -84,8 +84,8 @@ class MFSideInformation:
         Raises:
             InputError: no vectors, shapes that do not fit, or scores of fewer than two queries.
 
-        Cost: no CE call. The start takes ``O(n_queries n_items (n_queries + cells per query))``; the variances take
-        fifty times ``O((cells per query)^3)`` for each query held out: hundreds of cells are seconds, thousands hours.
+        Cost: no CE call. The start takes ``O(n_queries (n_items (n_queries + c) + c^3))`` for ``c`` cells per query;
+        the variances take fifty times ``O(min(c, dimensions + d)^3)`` for each query held out.
         """
         given = item_vectors is not None and query_vectors is not None
         self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=given)
@@ -193,6 +193,19 @@ class _Observed:
         return [known.factors[i], self.x[i], np.ones((len(i), 1))], self.scores.values[cells] - mean
 
 
+def _rotated(parts: list[FloatArray], left: FloatArray) -> tuple[list[FloatArray], FloatArray, FloatArray]:
+    """Parts and left of :meth:`_Observed.problem` with no more rows than columns, and the (n_rest,) that is left only
+    of noise: rotating independent noise of one variance makes independent noise of the same variance."""
+    widths = [part.shape[1] for part in parts]
+    if len(left) <= sum(widths):
+        return parts, left, left[:0]
+    q, r = np.linalg.qr(np.column_stack(parts))
+    turned = q.T @ left
+    n_rest = len(left) - len(turned)
+    rest = np.full(n_rest, np.linalg.norm(left - q @ turned) / np.sqrt(n_rest))  # their squares' sum is all that counts
+    return np.split(r, np.cumsum(widths)[:-1], axis=1), turned, rest
+
+
 @dataclass(frozen=True)
 class _Expected:
     """What a query's weights are expected to be: ``mean + (x_q - centre) matrix``, (d + width + 1,)."""
@@ -232,17 +245,18 @@ def _variances(
     for query, cells in rows:
         parts, left = observed.problem(query, cells, known)
         left = left - np.column_stack(parts) @ expected.weights(observed.x_q[query])
-        problems.append(([part @ part.T for part in parts], left))
-    total = float(np.mean([np.mean(r**2) for _, r in problems])) or 1.0
+        parts, left, rest = _rotated(parts, left)
+        problems.append(([part @ part.T for part in parts], left, rest))
+    total = float(np.mean([np.mean(np.append(r, rest) ** 2) for _, r, rest in problems])) or 1.0
     variances = np.array([1.0, total, total, 0.3 * total])
     for _ in range(_STEPS):
         found, wanted = np.zeros(4), np.zeros(4)
-        for kernels, r in problems:
+        for kernels, r, rest in problems:
             kernel = sum(v * k for v, k in zip(variances[:3], kernels, strict=True)) + variances[3] * np.eye(len(r))
             inverse = np.linalg.inv(kernel)
-            weights = inverse @ r
-            found += [*(weights @ k @ weights for k in kernels), weights @ weights]
-            wanted += [*(np.sum(inverse * k) for k in kernels), np.trace(inverse)]
+            weights, of_rest = inverse @ r, rest / variances[3]
+            found += [*(weights @ k @ weights for k in kernels), weights @ weights + of_rest @ of_rest]
+            wanted += [*(np.sum(inverse * k) for k in kernels), np.trace(inverse) + len(rest) / variances[3]]
         variances = np.maximum(variances * np.sqrt(found / np.maximum(wanted, 1e-300)), 1e-6 * total)
     return variances
 
@@ -253,7 +267,7 @@ def _weights(
     """(n_rows, d + width + 1) weights of some queries, as their scores tell them, and (n_rows, width) vectors."""
     weights = []
     for query, cells in rows:
-        parts, left = observed.problem(query, cells, known)
+        parts, left, _ = _rotated(*observed.problem(query, cells, known))
         kernel = sum(v * part @ part.T for v, part in zip(variances[:3], parts, strict=True))
         solved = np.linalg.solve(kernel + variances[3] * np.eye(len(left)), left)
         weights.append(np.concatenate([v * (part.T @ solved) for v, part in zip(variances[:3], parts, strict=True)]))
