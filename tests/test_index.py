@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,19 @@ def test_a_second_pass_goes_on_where_it_stopped(world: Any, tmp_path: Path) -> N
     assert whole.train_scores is not None
     np.testing.assert_array_equal(again.train_scores.values, whole.train_scores.values)
     assert not (tmp_path / "collecting").exists()
+
+
+def test_time_runs_from_the_beginning_of_a_search(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = _build(world)
+    embed = index.task
+
+    def slow(*args: Any) -> Any:
+        time.sleep(0.25)
+        return embed(*args)
+
+    monkeypatch.setattr(index, "task", slow)
+    found = index.search(world.queries[0], k=2, budget=20, max_ms=200)
+    assert len(found.trace) == 1  # none begins after the time is up, and one round there always is
 
 
 @pytest.mark.parametrize("max_ms", [0, -1, float("nan")])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import AXN, BuildOptions, Index, MFTransductive, PerQuery, Rerank
+from crossknn import AXN, BayesianRidge, BuildOptions, Index, MFTransductive, PerQuery, Rerank
 from crossknn.errors import InputError
 from crossknn.factorization import MFSideInformation
 from crossknn.search import METHODS, method_named
@@ -64,6 +64,30 @@ def test_a_target_is_reached_with_the_fewest_calls(index: tuple[Index, Any]) -> 
     with pytest.raises(InputError, match=r"no method reaches a recall of 0\.99999 with 2 calls; the best is 0\."):
         built.tune(world.queries[10:], k=2, budget=2, target_recall=0.99999, methods=methods)
     assert built.tuning == tuning  # what failed changes nothing
+
+
+def test_more_hits_than_items_are_all_the_items(make_world: Any) -> None:
+    world = make_world(n_queries=12, n_items=5)
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense)
+    for target, budget in ((None, 10), (0.9, 10)):
+        tuning = index.tune(world.queries, k=10, budget=budget, target_recall=target, methods=["axn"])
+        assert (tuning.k, tuning.expected_recall) == (10, 1.0)
+        assert index.search(world.queries[0], k=10, target_recall=0.9).expected_recall == 1.0
+
+
+def test_what_was_tuned_holds_for_that_index_and_method_alone(index: tuple[Index, Any]) -> None:
+    built, world = index
+    built.tune(world.queries, k=3, budget=12, methods=["axn"])
+    assert built.tuning is not None
+    assert built.learn(world.queries[:5], BuildOptions(plan=PerQuery(6, 6))).tuning is None
+    assert built.tuning is not None
+    other = AXN(solver=BayesianRidge(0.1, np.ones(6), 10.0))
+    assert other != AXN()
+    assert other == AXN(solver=BayesianRidge(0.1, np.ones(6), 10.0))
+    asked: dict[str, Any] = {"k": 3, "budget": 20, "target_recall": 0.9, "method": other}
+    found = built.search(world.queries[0], **asked)
+    built.tuning = None
+    assert found.expected_recall == built.search(world.queries[0], **asked).expected_recall
 
 
 def test_choosing_does_not_flatter(make_world: Any) -> None:

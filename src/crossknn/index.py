@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -228,6 +229,7 @@ class Index:
         if not train:
             raise InputError("there are no train queries to learn from")
         learned = copy.copy(self)
+        learned.tuning = None
         learned._learn(train, options or BuildOptions(), None, progress)
         return learned
 
@@ -407,8 +409,9 @@ class Index:
         allowed = self._checked_search(k, budget, filter)
         results: list[SearchResult] = []
         for start in range(0, len(texts), _QUERIES_AT_ONCE):
+            began = time.perf_counter()
             task = self.task(texts[start : start + _QUERIES_AT_ONCE], allowed)
-            rounds = self._rounds(task, k, budget, target_recall, max_ms, method)
+            rounds = self._rounds(task, k, budget, target_recall, max_ms, method, began)
             run(rounds, task)
             results += self._results(task, rounds.progress(), k)
         return results
@@ -439,8 +442,9 @@ class Index:
         (text,) = checked_queries([query])
         budget = self.default_budget() if budget is None else budget
         allowed = self._checked_search(k, budget, filter)
+        began = time.perf_counter()
         task = self.task([text], allowed)
-        rounds = self._rounds(task, k, budget, target_recall, max_ms, method)
+        rounds = self._rounds(task, k, budget, target_recall, max_ms, method, began)
         return OpenSearch(self, task, rounds, k)
 
     def rank(
@@ -500,6 +504,7 @@ class Index:
         target_recall: float | None,
         max_ms: float | None,
         method: SearchMethod | str | None,
+        began: float,
     ) -> Rounds:
         chosen = method_named(method) if isinstance(method, str) else method or self.default_method()
         if max_ms is not None and not max_ms > 0:
@@ -511,7 +516,7 @@ class Index:
             stop=None
             if target_recall is None
             else RecallTarget(chosen, target_recall, k, self._calibration(chosen, k)),
-            max_seconds=np.inf if max_ms is None else max_ms / 1000,
+            max_seconds=np.inf if max_ms is None else max_ms / 1000 - (time.perf_counter() - began),
         )
 
     def _calibration(self, method: SearchMethod, k: int) -> Calibration | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from crossknn.arrays import FloatArray, IntArray
+from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization import ItemModel
 from crossknn.scorers.base import BoundScorer
@@ -23,7 +22,7 @@ from crossknn.search import (
     run,
     run_rounds,
 )
-from crossknn.search.stopping import Believer
+from crossknn.search.stopping import can_tell
 
 _DEEPER = 3
 _BUDGETS = (25, 50, 100, 200, 400, 800)
@@ -73,14 +72,15 @@ class Tuning:
 
 
 def candidates(items: ItemModel | None, *, has_query_vectors: bool) -> list[str]:
-    """Names of the methods that can search an index."""
+    """Names of the methods that are compared unless others are named: several rounds, mixings and first rounds of those
+    that can search an index."""
     if items is None:
         return ["rerank"]
-    names = ["rerank", "axn-r5", "axn", "axn-r20", "axn-paper", "axn-paper-r10"]
+    names = ["rerank", "axn-r5", "axn", "axn-r20", "axn-paper"]
     if items.noise is not None:
         names += ["bayes-r10", "bayes"]
     if has_query_vectors:
-        names += ["axn-r5/vectors", "axn/vectors", "rerank/vectors"]
+        names += ["axn-paper-r10-m0.5", "axn-paper-r10-m0.8", "axn-r5/vectors", "axn/vectors", "rerank/vectors"]
     return names
 
 
@@ -116,8 +116,7 @@ def tune(
     search to a target, and what it expects after each is compared with what it has
     (:class:`~crossknn.search.Calibration`).
 
-    Cost: each pair that any trial looks at, once: per query at most ``3 budget`` times the number of methods, and in
-    practice some ``5`` to ``10 budget``.
+    Cost: each pair that any trial looks at, once; in practice some ``5`` to ``10 budget`` per query.
     """
     if len(task.queries) < 2:
         raise InputError(
@@ -132,6 +131,7 @@ def tune(
     budgets = [budget] if target_recall is None else sorted({b for b in _BUDGETS if k <= b < budget} | {budget})
     plan = [(name, b) for b in budgets for name in names]
     deep = [(name, _DEEPER * budget) for name in names]
+    within = min(k, task.first_stage_scores.shape[1])  # hits that there can be
     scorer = _Remembering(task)
     remembered = replace(task, scorer=scorer)
     found: dict[tuple[str, int], FloatArray] = {}
@@ -139,8 +139,7 @@ def tune(
         found[name, calls] = run_rounds(method_named(name), remembered, calls).scores
         if progress is not None:
             progress(n + 1, len(plan) + len(deep))
-    edges = scorer.kth_best(k)
-    reached = np.array([np.minimum((found[trial] >= edges).sum(axis=1), k) / k for trial in plan])
+    reached = np.array([scorer.recall(found[trial], within) for trial in plan])
     others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
     means = reached.mean(axis=1)
     best = _choice(plan, means, target_recall)
@@ -152,7 +151,7 @@ def tune(
     by_others = [_choice(plan, column, target_recall) for column in others.T]
     expected = np.mean([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
     trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
-    calibration = _calibration(method_named(plan[best][0]), remembered, scorer, k, budget)
+    calibration = _calibration(method_named(plan[best][0]), remembered, scorer, within, budget)
     return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials, calibration)
 
 
@@ -161,8 +160,10 @@ class _Watch:
     """Stops no search, and writes down what is expected after each round."""
 
     target: RecallTarget
-    recall: float = math.inf
     seen: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
+
+    def check(self, task: Task) -> None:
+        self.target.check(task)
 
     def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
         expected = self.target.expected_recall(task, progress)
@@ -170,18 +171,17 @@ class _Watch:
             self.seen.append((expected, progress.scores.copy()))
         return expected
 
+    def enough(self, progress: Progress) -> BoolArray:
+        return np.zeros(len(progress.scores), dtype=bool)
+
 
 def _calibration(method: SearchMethod, task: Task, scorer: _Remembering, k: int, budget: int) -> Calibration | None:
-    if not isinstance(method, Believer):
+    if not can_tell(method, task.item_model):
         return None
     watch = _Watch(RecallTarget(method, 0.5, k))
-    try:
-        run(Rounds(method, task, budget, stop=watch), task)
-    except InputError:  # these settings have no variance
-        return None
-    edges = scorer.kth_best(k)
+    run(Rounds(method, task, budget, stop=watch), task)
     expected = np.array([told for told, _ in watch.seen]).T
-    reached = np.array([np.minimum((scores >= edges).sum(axis=1), k) / k for _, scores in watch.seen]).T
+    reached = np.array([scorer.recall(scores, k) for _, scores in watch.seen]).T
     return Calibration.fitted(expected, reached)
 
 
@@ -214,9 +214,9 @@ class _Remembering(BoundScorer):
         scores: FloatArray = self._known[rows, item_indices]
         return scores
 
-    def kth_best(self, k: int) -> FloatArray:
-        """(n_queries, 1) the k-th highest score known of each query."""
+    def recall(self, found: FloatArray, k: int) -> FloatArray:
+        """(n_queries,) Top-k-Recall of some scores (n_queries, n_found), of the k highest known of each query."""
         known = np.where(np.isnan(self._known), -np.inf, self._known)
-        k = min(k, known.shape[1])
-        edges: FloatArray = np.partition(known, -k, axis=1)[:, -k][:, None]
-        return edges
+        edges = np.partition(known, -k, axis=1)[:, -k][:, None]
+        shares: FloatArray = np.minimum((found >= edges).sum(axis=1), k) / k
+        return shares

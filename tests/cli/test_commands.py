@@ -139,6 +139,14 @@ def test_tune_chooses_and_search_obeys(folder: Path) -> None:
     )
 
 
+def test_a_folder_may_look_like_markup(folder: Path) -> None:
+    place = folder / "d[" / "bold]"
+    place.parent.mkdir()
+    assert "d[/bold]" in run(*BUILD[:-1], str(place)).output.replace("\n", "")
+    tune = ("tune", str(place), *SCORED, "--queries", "test.jsonl", "--budget", "10", "-k", "2")
+    assert "d[/bold] is now searched by" in run(*tune).output
+
+
 def test_tuning_and_building_do_not_undo_each_other(folder: Path) -> None:
     run(*BUILD)
     tune = ("tune", "x.crossknn", *SCORED, "--queries", "test.jsonl", "--budget", "10", "-k", "2", "--limit", "2")

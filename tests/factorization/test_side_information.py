@@ -132,6 +132,23 @@ def test_an_index_keeps_the_prior(tmp_path: Path) -> None:
         Index.build(items, scorer=scorer, first_stage=BM25(), queries=train, options=options)
 
 
+@pytest.mark.parametrize(
+    ("n_items", "plan", "constant"),
+    [(5, PerQuery(3, 2), False), (40, PerQuery(6, 6), True), (40, PerQuery(1, 0), False)],
+    ids=["fewer items than factors", "scores that are all alike", "one score of a query"],
+)
+def test_little_to_learn_from_is_learned_from(make_world: Any, n_items: int, plan: PerQuery, constant: bool) -> None:
+    world = make_world(n_queries=12, n_items=n_items)
+    if constant:
+        world.scores = np.zeros_like(world.scores)
+    options = BuildOptions(plan=plan, factorization=MFSideInformation())
+    index = Index.build(
+        world.items, scorer=world.scorer, first_stage=world.dense, queries=world.queries[:10], options=options
+    )
+    found = index.search(world.queries[-1], k=n_items, budget=n_items)
+    assert [hit.score for hit in found] == sorted(world.scores[-1], reverse=True)
+
+
 def test_what_cannot_be_factorized_is_refused() -> None:
     one = Pairs(np.zeros(5, dtype=np.int64), np.arange(5))
     with pytest.raises(InputError, match="two train queries"):

@@ -92,3 +92,18 @@ def test_with_much_noise_the_prior_mean_stays() -> None:
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         BayesianRidge(**settings)
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (BayesianRidge(covariance=np.ones(D + 1)), rf"shape \({D + 1},\), but the item vectors have {D}"),
+        (BayesianRidge(covariance=np.ones((1, D))), rf"shape \(1, {D}\)"),
+        (BayesianRidge(noise=1e-18), "noise=1e-18 is too little to tell 4 scores apart.*give more noise"),
+        (BayesianRidge(noise=1e-3, covariance=-np.eye(D)), "negative eigenvalues; give more noise"),
+    ],
+    ids=["another width", "a row", "equal items", "negative"],
+)
+def test_what_cannot_be_solved_is_refused(solver: BayesianRidge, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        solver.posterior(np.ones((4, D)), np.arange(4.0)).variances(np.ones((2, D)))

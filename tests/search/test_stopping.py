@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from crossknn import AXN, BayesianRidge, MinNorm, ReplayScorer, Rerank
 from crossknn.errors import InputError
 from crossknn.factorization import ItemModel, Normalisation
-from crossknn.search import RecallTarget, Rounds, SearchMethod, Task, expected_recall, run, run_rounds
+from crossknn.search import Calibration, RecallTarget, Rounds, SearchMethod, Task, expected_recall, run, run_rounds
 from crossknn.search.stopping import _poisson_cdf, _tail
 
 NOISE = 6.0
@@ -124,6 +124,38 @@ def test_all_items_seen_is_a_recall_of_one(make_task: Any) -> None:
     assert (expected_recall(KNOWS, task, some, 6) <= 0.5).all()
 
 
+@pytest.mark.parametrize("calibration", [None, Calibration((0.1, 0.9), (0.7, 0.9))], ids=["plain", "calibrated"])
+def test_a_search_to_a_target_has_its_k_hits_and_tells_no_more_than_they_can_hold(
+    calibration: Calibration | None,
+) -> None:
+    task, _ = _drawn(12, 300, 8, seed=7)
+    stop = RecallTarget(KNOWS, 0.5, 20, calibration)
+    search = Rounds(replace(KNOWS, rounds=20), task, 100, stop=stop)  # five items a round
+    told = []
+    while not search.done:
+        rows, columns = search.ask()
+        search.tell(task.scorer.score(task.queries, rows, columns))
+        told.append([(p.indices.shape[1], p.expected_recall[0]) for p in search.progress()])  # type: ignore[index]
+    assert all(calls >= 20 for calls, _ in told[-1])
+    assert all(recall <= calls / 20 for states in told for calls, recall in states)
+    assert any(calls < 100 for calls, _ in told[-1])
+
+
+def test_a_calibrated_search_that_has_seen_all_is_sure(make_task: Any) -> None:
+    task, _ = make_task(3, 9, 4)
+    search = Rounds(KNOWS, task, 9, stop=RecallTarget(KNOWS, 0.99, 3, Calibration((0.1, 0.9), (0.2, 0.8))))
+    run(search, task)
+    assert [p.expected_recall for p in search.progress()] == [1.0] * 3
+
+
+def test_one_or_two_scores_tell_nothing_where_the_prior_has_no_scale() -> None:
+    task, _ = _drawn(5, 100, 4, seed=1)
+    for n_scored in (1, 2):
+        progress = run_rounds(KNOWS, task, n_scored)
+        assert all(np.isinf(belief.deviations).all() for belief in KNOWS.beliefs(task, progress, 50))
+        assert (expected_recall(KNOWS, task, progress, 1) < 1e-9).all()
+
+
 def test_time_ends_a_search_between_rounds(make_task: Any) -> None:
     task, _ = make_task(3, 40, 4)
     search = Rounds(AXN(5), task, 20, max_seconds=1e-9)
@@ -137,8 +169,8 @@ def test_time_ends_a_search_between_rounds(make_task: Any) -> None:
 @pytest.mark.parametrize("method", [Rerank(), AXN(solver=MinNorm()), AXN(mixing=0.5)], ids=str)
 def test_a_method_that_cannot_tell_is_refused(make_task: Any, method: SearchMethod) -> None:
     task, _ = make_task(1, 20, 4)
-    with pytest.raises(InputError, match="how sure it is"):
-        run(Rounds(method, task, 10, stop=RecallTarget(method, 0.9, 3)), task)
+    with pytest.raises(InputError, match="how sure it is"):  # before a call is spent
+        Rounds(method, task, 10, stop=RecallTarget(method, 0.9, 3))
 
 
 @pytest.mark.parametrize(("recall", "k"), [(0.0, 1), (1.0, 1), (95, 1), (0.9, 0)])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer, trial_rate
 from crossknn.cli.options import Cache, Device, Json
@@ -140,7 +141,7 @@ def build(
     if built.item_model is None:
         notes.print("note: no item vectors, so searches only rerank; give --queries or a dense --first-stage for more")
     seconds = time.perf_counter() - start
-    notes.print(f"built [bold]{out_folder}[/bold] in {seconds:.0f} s", highlight=False)
+    notes.print(f"built [bold]{escape(str(out_folder))}[/bold] in {seconds:.0f} s", highlight=False)
     if as_json:
         sizes = {"items": len(texts), "train_queries": len(train), "calls": calls, "seconds": seconds}
         typer.echo(json.dumps({"index": str(out_folder), **sizes}))

@@ -99,7 +99,10 @@ def _build(data: Dataset, scorer: Scorer, first_stage: FirstStage, folder: Path)
             notes={"scorer": "demo", "first_stage": "demo"},
             progress=progress,
         )
-    notes.print(f'Built in {time.perf_counter() - start:.0f} s. Ask it more: crossknn search {folder} "your phrase"\n')
+    notes.print(
+        f"Built in {time.perf_counter() - start:.0f} s. Ask it more: crossknn search {escape(str(folder))} "
+        '"your phrase"\n'
+    )
     return index
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, Json, ScorerSpec, drawn, open_index
 from crossknn.cli.terminal import one_line_errors, out, progress_bar, tuning_table
@@ -59,8 +60,8 @@ def tune_command(
     if as_json:
         return
     out.print(
-        f"{index} is now searched by [bold]{tuning.method}[/bold] with {tuning.budget} calls: expect to find "
-        f"{tuning.expected_recall:.1%} of the cross-encoder's top {k}\n"
+        f"{escape(str(index))} is now searched by [bold]{tuning.method}[/bold] with {tuning.budget} calls: "
+        f"expect to find {tuning.expected_recall:.1%} of the cross-encoder's top {k}\n"
         f"(measured on {tuning.queries} queries with {tuning.calls:,} calls, against the best that any way found)",
         highlight=False,
         soft_wrap=True,

@@ -116,7 +116,7 @@ class MFSideInformation:
         alpha, beta = (float(value) for value in np.linalg.lstsq(design, s, rcond=None)[0])
         residuals = s - design @ [alpha, beta]
         row_of = np.repeat(np.arange(len(rows)), [len(some) for _, some in rows])
-        d = min(self.dimensions, len(rows))
+        d = min(self.dimensions, len(rows), len(x))
         combined = np.array([1, -alpha, -beta], dtype=np.float32)
         start = np.stack([filled[query] @ combined for query, _ in rows]).astype(np.float64)
         left, singular, right = np.linalg.svd(start, full_matrices=False)
@@ -140,7 +140,8 @@ class MFSideInformation:
                 solved = ridge_toward(matrix, residuals[some] - b[row_of[some]], prior, of_item)
                 v[item], c[item] = solved[:-1], solved[-1]
         moment = u.T @ u / len(rows)
-        lower = np.linalg.cholesky(moment + 1e-9 * np.trace(moment) / d * np.eye(d))
+        jitter = max(1e-9 * np.trace(moment) / d, 1e-12)  # scores that the mean explains whole leave no moment
+        lower = np.linalg.cholesky(moment + jitter * np.eye(d))
         return _Factors(alpha, beta, c, v @ lower)
 
     def _filled(self, observed: _Observed, rows: list[tuple[int, IntArray]]) -> Iterator[FloatArray]:

@@ -81,6 +81,7 @@ class Progress:
         rounds: what each round cost.
         expected_recall: (n_queries,) the share of the exact top k expected to be among the items scored; None in a
             search that does not ask.
+        memory: whatever the method need not work out twice about this state; gone with the next scores.
     """
 
     indices: IntArray
@@ -89,6 +90,7 @@ class Progress:
     unseen: BoolArray
     rounds: list[RoundCost] = field(default_factory=list)
     expected_recall: FloatArray | None = None
+    memory: object = None
 
     def rows(self, kept: IntArray) -> Progress:
         """That of some of the queries; what is scored from now on changes only one of the two."""
@@ -139,13 +141,23 @@ class SearchMethod(Protocol):
 class Stop(Protocol):
     """Says which queries have found enough."""
 
-    def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
-        """(n_queries,) share of each query's exact top k that is expected to be among the items scored."""
+    def check(self, task: Task) -> None:
+        """Called before anything is paid.
+
+        Raises:
+            InputError: nothing can be told of such a task.
+        """
         ...
 
-    @property
-    def recall(self) -> float:
-        """A query stops once this much is expected."""
+    def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
+        """(n_queries,) share of each query's exact top k that is expected to be among the items scored.
+
+        ``progress.expected_recall`` is still that of the round before.
+        """
+        ...
+
+    def enough(self, progress: Progress) -> BoolArray:
+        """(n_queries,) which queries stop, now that ``progress.expected_recall`` is known."""
         ...
 
 
@@ -175,13 +187,15 @@ class Rounds:
             max_seconds: no round begins that would, taking as long as the last one, end later than this after now.
 
         Raises:
-            InputError: the budget is below 1.
+            InputError: the budget is below 1, or ``stop`` cannot tell of this task.
 
         Cost: at most ``min(budget, allowed items)`` CE calls per query, and exactly these without ``stop`` and
         ``max_seconds``, in ``method.rounds`` rounds as equal as can be; with ``stop``, in rounds of 25 at most.
         """
         if budget < 1:
             raise InputError(f"budget must be at least 1 cross-encoder call, got {budget}")
+        if stop is not None:
+            stop.check(task)
         n_queries, n_items = task.first_stage_scores.shape
         allowed = np.ones(n_items, dtype=bool) if task.allowed is None else task.allowed
         spent = min(budget, int(allowed.sum()))
@@ -257,7 +271,7 @@ class Rounds:
                 score_seconds=(scored - proposed) / n_queries,
             )
         )
-        self._asked = None
+        self._asked, progress.memory = None, None
         self._retire(round_seconds=scored - start)
 
     def progress(self) -> list[Progress]:
@@ -271,7 +285,7 @@ class Rounds:
         if self._stop is not None:
             progress = self._progress
             progress.expected_recall = self._stop.expected_recall(self._task, progress)
-            self._keep(progress.expected_recall < self._stop.recall)
+            self._keep(~self._stop.enough(progress))
         if time.perf_counter() - self._began + round_seconds > self._max_seconds:
             self._keep(np.zeros(len(self._rows), dtype=bool))
 

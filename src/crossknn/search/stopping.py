@@ -1,10 +1,11 @@
 """When to stop: how much of the exact top k a search has found already, as far as it can know.
 
 After some rounds :class:`~crossknn.BayesianRidge` believes that an unseen item scores ``N(mu_i, f v_i)``. ``v_i`` is
-the posterior variance, and ``f = (v + r^T K^-1 r) / (v + |A|)`` scales it to how far this query's scores surprise the
-prior (a Student process with ``v`` degrees of freedom, its tails left Gaussian): ``v = 20`` where the prior was learned
-from train queries (:class:`~crossknn.factorization.MFSideInformation`), 0 where its scale means nothing. With the
-scores seen ``s_1 >= s_2 >= ...``, some ``n_j = sum_i P(score_i > s_j)`` unseen items are expected above the j-th; the
+the posterior variance, and ``f = (v + r^T K^-1 r) / (v + |A| - 2)`` scales it to how far this query's scores surprise
+the prior (the variance of a Student process of ``v`` degrees of freedom: Shah et al., *Student-t Processes as
+Alternatives to Gaussian Processes*, AISTATS 2014, its tails left Gaussian): ``v = 20`` where the prior was learned from
+train queries (:class:`~crossknn.factorization.MFSideInformation`), 0 where its scale means nothing. With the scores
+seen ``s_1 >= s_2 >= ...``, some ``n_j = sum_i P(score_i > s_j)`` unseen items are expected above the j-th; the
 j-th is in the exact top k if fewer than ``k - j + 1`` are, and taking their number as Poisson
 
     E[recall@k] = 1/k sum_j P(Poisson(n_j) <= k - j).
@@ -21,18 +22,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
-from crossknn.arrays import FloatArray, IntArray
+from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
+from crossknn.factorization.item_model import ItemModel
 from crossknn.search.rounds import Progress, SearchMethod, Task
 
 _DEGREES_OF_FREEDOM = 20
 _CANNOT = (
-    "{} does not know how sure it is, so it cannot stop at a target recall; use AXN with a BayesianRidge solver (the "
-    "methods axn and bayes)"
+    "{} does not know how sure it is over this index, so it cannot stop at a target recall; use AXN over item vectors, "
+    "with a BayesianRidge solver and no mixing (the methods axn and bayes)"
 )
 
 
@@ -43,7 +45,7 @@ class Belief:
     Attributes:
         items: (n,) unseen items that may score high.
         means: (n,) their expected CE scores.
-        deviations: (n,) standard deviations of these.
+        deviations: (n,) standard deviations of these, infinite where nothing can be told yet.
     """
 
     items: IntArray
@@ -52,15 +54,18 @@ class Belief:
 
 
 @runtime_checkable
-class Believer(Protocol):
+class Believer(SearchMethod, Protocol):
     """A search method that knows how sure it is."""
 
     def beliefs(self, task: Task, progress: Progress, n: int) -> Iterator[Belief]:
         """For each query, what is believed of the ``n`` unseen items (at most) that are expected to score highest.
 
-        Raises:
-            InputError: these settings have no variance.
+        Only where :meth:`has_variance`, and after a round at least. Costs no CE call.
         """
+        ...
+
+    def has_variance(self, items: ItemModel | None) -> bool:
+        """Whether, with its settings, it has beliefs over an index with these item vectors (None: with none)."""
         ...
 
 
@@ -123,13 +128,44 @@ class RecallTarget:
             raise InputError(f"target_recall must lie between 0 and 1, got {self.recall}")
         if self.k < 1:
             raise InputError(f"k must be at least 1, got {self.k}")
-        if not isinstance(self.method, Believer):
+
+    def check(self, task: Task) -> None:
+        """See :class:`~crossknn.search.rounds.Stop`.
+
+        Raises:
+            InputError: the method does not know how sure it is.
+        """
+        if not can_tell(self.method, task.item_model):
             raise InputError(_CANNOT.format(type(self.method).__name__))
 
     def expected_recall(self, task: Task, progress: Progress) -> FloatArray:
-        """(n_queries,) as :func:`expected_recall`, calibrated."""
+        """(n_queries,) as :func:`expected_recall`; calibrated, the highest so far, within what the scores can hold."""
         expected = expected_recall(self.method, task, progress, self.k)
-        return expected if self.calibration is None else self.calibration(expected)
+        if self.calibration is None:
+            return expected
+        told = self.calibration(expected)
+        if progress.expected_recall is not None:
+            told = np.maximum(told, progress.expected_recall)
+        n_scored, wanted = progress.scores.shape[1], self._reachable(progress)
+        exhausted = ~progress.unseen.any(axis=1)
+        held: FloatArray = np.where(exhausted, 1.0, np.minimum(told, n_scored / np.maximum(wanted, 1)))
+        return held
+
+    def enough(self, progress: Progress) -> BoolArray:
+        """(n_queries,) whose target is met, and whose k hits are there (fewer where fewer items are allowed)."""
+        assert progress.expected_recall is not None
+        enough: BoolArray = progress.expected_recall >= self.recall
+        enough &= progress.scores.shape[1] >= self._reachable(progress)
+        return enough
+
+    def _reachable(self, progress: Progress) -> IntArray:
+        reachable: IntArray = np.minimum(self.k, progress.scores.shape[1] + progress.unseen.sum(axis=1))
+        return reachable
+
+
+def can_tell(method: SearchMethod, items: ItemModel | None) -> TypeGuard[Believer]:
+    """Whether a method knows how sure it is over an index with these item vectors."""
+    return isinstance(method, Believer) and method.has_variance(items)
 
 
 def expected_recall(method: SearchMethod, task: Task, progress: Progress, k: int) -> FloatArray:
@@ -150,7 +186,7 @@ def expected_recall(method: SearchMethod, task: Task, progress: Progress, k: int
 
     Cost: no CE call.
     """
-    if not isinstance(method, Believer):
+    if not can_tell(method, task.item_model):
         raise InputError(_CANNOT.format(type(method).__name__))
     if not progress.rounds:
         return np.zeros(len(task.queries))
@@ -176,7 +212,8 @@ def found_share(belief: Belief, progress: Progress, k: int) -> float:
 def rescaled(variances: FloatArray, surprise: float, n_scored: int, *, learned_prior: bool) -> FloatArray:
     """Variances times the ``f`` of this module's text."""
     freedom = _DEGREES_OF_FREEDOM if learned_prior else 0
-    scaled: FloatArray = variances * (freedom + surprise) / (freedom + n_scored)
+    known = freedom + n_scored - 2
+    scaled: FloatArray = variances * ((freedom + surprise) / known if known > 0 else np.inf)
     return scaled
 
 
