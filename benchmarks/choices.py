@@ -118,7 +118,7 @@ def main() -> None:
     for epochs in args.distilled:
         model = import_extra("sentence_transformers", "torch").SentenceTransformer(args.first_stage, device="cpu")
         Distillation(epochs=epochs).fit(model, scored.train_queries, base.items, scored.train_scores)
-        index, _ = over_fine_tuned(scored, model)
+        index, _ = over_fine_tuned(scored, model, MFTransductive(sweeps=0))
         keep(f"distilled, {epochs} epochs", index, {"axn": METHODS["axn"]})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import AXN, BM25, CachedScorer, Dense, FunctionScorer, GivenVectors, PerQuery, Rerank
+from crossknn import AXN, BM25, AllItems, CachedScorer, Dense, FunctionScorer, GivenVectors, PerQuery, Rerank
 from crossknn.errors import InputError
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import _Lab
@@ -53,6 +53,7 @@ SYSTEMS = (
     "axn/vectors:mf@2",
     "axn/bm25:mf@2",
     "axn:mf@5",
+    "axn:mf@2x4",
     "anncur:cur@5",
     "adacur:cur@5",
     "adacur/bm25:cur@5",
@@ -75,6 +76,7 @@ def test_every_system_runs_and_finds_what_it_must(lab: Any, tmp_path: Path) -> N
     assert report.offline["rerank"].calls == 0
     assert report.offline["axn:mf@5"].family == report.offline["axn:mf@2"].family == "axn:mf"
     assert report.offline["axn:mf@5"].train_seconds > 0
+    assert (report.offline["axn:mf@2x4"].calls, report.offline["axn:mf@2x4"].family) == (2 * N_ITEMS, "axn:mfx4")
     for name in ("rerank/bm25", "anncur:cur@5", "axn/bm25:mf@2", "axn:mf@2"):
         cost, rate = report.offline[name], report.calls_per_second
         assert rate is not None
@@ -114,7 +116,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     from crossknn import SentenceTransformersEncoder
 
     systems = ("rerank", "axn:mf-adamw@2", "axn:mf-ind@2", "rerank:mf-ind@2", "rerank:distilled@2", "axn:distilled@2")
-    systems += ("axn/distilled:mf@2",)
+    systems += ("axn/distilled:mf@2", "bayes:mf-side-distilled@2x8")
     options = BenchmarkOptions(
         systems=systems, ks=(1,), budgets=(20,), trainable=lambda: library.SentenceTransformer(folder, device="cpu")
     )
@@ -125,9 +127,14 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     for name in ("axn:distilled@2", "axn/distilled:mf@2", "axn:mf-ind@2"):
         assert report.offline[name].reembed_seconds > 0
     kept = {path.name for path in (tmp_path / "checkpoints").glob("*/*")}
-    assert kept == {f"{learner}@2.{what}" for learner in ("mf-ind", "distilled") for what in ("pt", "seconds")}
+    learners = ("mf-ind@2", "distilled@2", "mf-side-distilled@2x8")
+    assert kept == {f"{learner}.{what}" for learner in learners for what in ("pt", "seconds")}
     again = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
-    for name in ("axn:mf-ind@2", "axn:distilled@2"):  # it was trained once, and that is what it cost
+    for name in (
+        "axn:mf-ind@2",
+        "axn:distilled@2",
+        "bayes:mf-side-distilled@2x8",
+    ):  # it was trained once, and that is what it cost
         assert again.offline[name].train_seconds == report.offline[name].train_seconds
     lab = _Lab(data, scorer, first_stage, tmp_path, options, lambda what: lambda done, total: None)
     index = lab.system(SystemName.parse("axn:distilled@2")).index
@@ -145,6 +152,12 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     task, asked = between.index.task(data.queries), index.task(data.queries)
     np.testing.assert_array_equal(task.query_vectors, mf.index.task(data.queries).query_vectors)
     np.testing.assert_allclose(task.first_stage_scores, asked.query_vectors @ distilled.vectors.T, atol=1e-6)
+    beside = lab.system(SystemName.parse("bayes:mf-side-distilled@2x8")).index
+    tuned = beside.first_stage_vectors
+    assert np.abs(tuned - lab.base_vectors).max() > 1e-4
+    width = tuned.shape[1]
+    part = beside.item_model.vectors[:, -1 - width : -1]  # the side information, at the scale of its variance
+    np.testing.assert_allclose(part, tuned * (np.linalg.norm(part) / np.linalg.norm(tuned)), atol=1e-5)
     cost = between.offline, lab.system(SystemName.parse("axn:distilled@2")).offline
     assert cost[0].train_seconds > cost[1].train_seconds
 
@@ -234,6 +247,10 @@ def test_names_say_what_is_run() -> None:
     assert mixed.family == "axn-paper-r3-m0.5:mf"
     assert mixed.search_method() == replace(METHODS["axn-paper"], rounds=3, mixing=0.5)  # type: ignore[type-var]
     assert built.max_calls == 3000
+    fewer = SystemName.parse("axn:mf@3x20")
+    assert (fewer.queries, fewer.family) == (20, "axn:mfx20")
+    assert fewer.build_options(n_queries=40, n_items=1000, seed=1).plan == PerQuery(75, 75)
+    assert SystemName.parse("adacur:curx5").build_options(n_queries=9, n_items=7, seed=1).plan == AllItems(5)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +263,7 @@ def test_names_say_what_is_run() -> None:
         ("rerank-r5", "no rounds"),
         ("tour-ce/vectors", "no first round"),
         ("axn:mf@0", "above 0"),
+        ("axn:mf@2x0", "above 0"),
         ("rerank-m0.5", "rerank has no mixing"),
         ("rerank:cur@5", "use adacur:cur"),
         ("axn/vectors:cur@5", "use adacur:cur"),
@@ -284,6 +302,8 @@ def test_what_cannot_be_measured_is_said_before_a_call_is_paid(
     ("first", "system", "message"),
     [
         ("dense", "axn:mf@11", "as many train queries"),
+        ("dense", "axn:mf@5x4", "as many train queries; there are 4"),
+        ("dense", "axn:mf@5x11", "asks for 11 train queries; there are 10"),
         ("dense", "adacur:cur@0.5", "one dense row"),
         ("dense", "axn:distilled", "fine-tune"),
         ("bm25", "tour-ce", "tour-ce needs the vectors of a dense first stage, and bm25"),

@@ -18,7 +18,7 @@ from crossknn.evaluation.evaluate import EvaluationOptions, check_asked, evaluat
 from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
 from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, LEARNERS, VECTORS, SystemName
-from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive, MFTransductive
+from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
 from crossknn.first_stage import Dense, FirstStage, SentenceTransformersEncoder, WithVectors
@@ -91,7 +91,7 @@ class BenchmarkOptions:
         if len(set(self.systems)) != len(self.systems):
             raise InputError(f"some systems stand twice in {list(self.systems)}")
         names = {name: SystemName.parse(name) for name in self.systems}
-        if self.trainable is None and any(DISTILLED in (name.learner, name.first) for name in names.values()):
+        if self.trainable is None and any(_fine_tunes(name) for name in names.values()):
             raise InputError("distilled systems fine-tune the first stage; it must be a sentence-transformers model")
         object.__setattr__(self, "names", names)
 
@@ -150,8 +150,8 @@ def benchmark(
 def _compared(options: BenchmarkOptions) -> list[tuple[str, str]]:
     """The pairs asked for, and every system with its own reranking."""
 
-    def vectors_of(name: SystemName) -> tuple[str | None, str | None, float | None]:
-        return None if name.first == VECTORS else name.first, name.learner, name.calls
+    def vectors_of(name: SystemName) -> tuple[str | float | None, ...]:
+        return None if name.first == VECTORS else name.first, name.learner, name.calls, name.queries
 
     reranks = {vectors_of(name): text for text, name in options.names.items() if name.method == "rerank"}
     found = list(options.pairs)
@@ -191,8 +191,8 @@ class _Lab:
             for first in range(0, len(data.train_queries), 64):
                 self.base.task(data.train_queries[first : first + 64])
         self.train_query_seconds = time.perf_counter() - start
-        self._learned: dict[tuple[str | None, float | None], tuple[Index, Offline]] = {
-            (None, None): (self.base, Offline(embed_seconds=self.embed_seconds))
+        self._learned: dict[tuple[str | float | None, ...], tuple[Index, Offline]] = {
+            (None, None, None): (self.base, Offline(embed_seconds=self.embed_seconds))
         }
 
     def _check(self, text: str, name: SystemName) -> None:
@@ -225,17 +225,18 @@ class _Lab:
 
     def _made(self, name: SystemName) -> tuple[Index, Offline]:
         """The index of a name's learner and calls, and what it cost; made once."""
-        key = name.learner, name.calls
+        key = name.learner, name.calls, name.queries
         if key not in self._learned:
-            fine_tunes = name.learner is not None and LEARNERS[name.learner].fine_tunes
-            self._learned[key] = self._distilled(name) if fine_tunes else self._factorized(name)
+            learner = None if name.learner is None else LEARNERS[name.learner]
+            self._learned[key] = self._distilled(name) if learner and learner.fine_tunes else self._factorized(name)
         return self._learned[key]
 
     def _factorized(self, name: SystemName) -> tuple[Index, Offline]:
         options, timed = self._build_options(name)
         with self._kept_time(name, isinstance(timed.factorization, MFInductive)) as kept:
             timed.kept = kept
-            index = self.base.learn(self.data.train_queries, options, progress=timed.told(self.progress(_label(name))))
+            told = timed.told(self.progress(_label(name)))
+            index = self.base.learn(self._train_queries(name), options, progress=told)
             reembed_seconds = self._reembed_seconds(index)
             kept.take_off(reembed_seconds)
         return index, self._cost(index, kept.seconds, reembed_seconds)
@@ -257,6 +258,9 @@ class _Lab:
         index.item_model.place(self.base_vectors)
         return time.perf_counter() - start
 
+    def _train_queries(self, name: SystemName) -> Sequence[str]:
+        return self.data.train_queries[: name.queries]
+
     def _build_options(self, name: SystemName) -> tuple[BuildOptions, _Timed]:
         options = name.build_options(len(self.data.train_queries), len(self.data.items), self.options.seed)
         factorization = options.factorization
@@ -268,16 +272,17 @@ class _Lab:
     def _distilled(self, name: SystemName) -> tuple[Index, Offline]:
         """The dual encoder itself learns."""
         assert self.options.trainable is not None  # checked in the options
-        scored = self.base.learn(
-            self.data.train_queries, self._build_options(name)[0], progress=self.progress(_label(name))
-        )
-        assert scored.train_scores is not None
-        model = self.options.trainable()
-        distillation = Distillation(checkpoint=self._checkpoint(name))
-        steps = self.progress(f"{_label(name)}, training")
-        with self._kept_time(name, True) as kept, kept:
-            distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
-        index, reembed_seconds = over_fine_tuned(scored, model)
+        options, timed = self._build_options(name)
+        model, label = self.options.trainable(), _label(name)
+        with self._kept_time(name, True) as kept:
+            timed.kept = kept
+            scored = self.base.learn(self._train_queries(name), options, progress=timed.told(self.progress(label)))
+            assert scored.train_scores is not None
+            distillation = Distillation(checkpoint=self._checkpoint(name))
+            steps = self.progress(f"{label}, training")
+            with kept:
+                distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
+            index, reembed_seconds = over_fine_tuned(scored, model, timed)
         return index, self._cost(index, kept.seconds, reembed_seconds)
 
     def _beginning_with(self, first: FirstStage, index: Index) -> Index:
@@ -336,14 +341,14 @@ class _Lab:
         return place / f"{_label(name)}.pt"
 
 
-def over_fine_tuned(scored: Index, model: Any) -> tuple[Index, float]:
+def over_fine_tuned(scored: Index, model: Any, factorization: Factorization) -> tuple[Index, float]:
     """An index in a fine-tuned dual encoder's vectors; what ranked first still does. And the seconds of embedding.
-
-    Scores are normalised to its inner products (appendix A.4), as they are for vectors that MF has learned.
 
     Args:
         scored: an index with train scores.
         model: a ``sentence_transformers.SentenceTransformer`` that learned from them.
+        factorization: starts from its vectors. ``MFTransductive(sweeps=0)`` leaves them as they are, and normalises
+            scores to their inner products (appendix A.4).
     """
     assert scored.train_scores is not None
     dense = Dense(SentenceTransformersEncoder(model))
@@ -356,11 +361,16 @@ def over_fine_tuned(scored: Index, model: Any) -> tuple[Index, float]:
         scored.scorer,
         WithVectors(scored.first_stage, dense),
         first_stage_vectors=learned.item_vectors,
-        item_model=MFTransductive(sweeps=0).fit(scored.train_scores, learned.item_vectors, queries),
+        item_model=factorization.fit(scored.train_scores, learned.item_vectors, queries),
         train_queries=scored.train_queries,
         train_scores=scored.train_scores,
     )
     return index, seconds
+
+
+def _fine_tunes(name: SystemName) -> bool:
+    """Whether the dual encoder has to learn for it."""
+    return name.first == DISTILLED or (name.learner is not None and LEARNERS[name.learner].fine_tunes)
 
 
 def _alone(name: SystemName) -> bool:
@@ -370,7 +380,8 @@ def _alone(name: SystemName) -> bool:
 
 
 def _label(name: SystemName) -> str:
-    return f"{name.learner}@{name.calls:g}" if name.calls is not None else f"{name.learner}"
+    calls, queries = name.calls, name.queries
+    return f"{name.learner}" + (f"@{calls:g}" if calls is not None else "") + (f"x{queries}" if queries else "")
 
 
 @dataclass

@@ -34,7 +34,8 @@ class Learner:
         needs_vectors: starts from a dense first stage's vectors, and cannot do without.
         second_pass: half of the calls go where the train queries' own searches would look next.
         dense_rows: learns from train queries that are scored against all items.
-        fine_tunes: the dual encoder itself learns, and the factorization only fits the scale of scores to it.
+        fine_tunes: the dual encoder itself learns from the scores first, and the factorization starts from what it is
+            then (``scale`` fits the scale of scores alone).
     """
 
     factorization: Callable[[], Factorization]
@@ -58,19 +59,21 @@ LEARNERS: Mapping[str, Learner] = {
     "mf-side-refined": Learner(MFSideInformation, needs_vectors=True, second_pass=True),
     "cur": Learner(CUR, dense_rows=True),
     DISTILLED: Learner(_scale, needs_vectors=True, fine_tunes=True),
+    "mf-side-distilled": Learner(MFSideInformation, needs_vectors=True, second_pass=True, fine_tunes=True),
 }
 
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
 
 _NAME = re.compile(
     r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?(?:/(?P<first>[a-z0-9]+))?"
-    r"(?::(?P<learner>[a-z]+(?:-[a-z]+)*)(?:@(?P<calls>\d+(?:\.\d+)?))?)?"
+    r"(?::(?P<learner>[a-z]+(?:-[a-z]+)*)(?:@(?P<calls>\d+(?:\.\d+)?))?(?:x(?P<queries>\d+))?)?"
 )
+_SHAPE = "METHOD[-rROUNDS][-mMIXING][/FIRST][:LEARNER[@CALLS][xQUERIES]]"
 
 
 @dataclass(frozen=True)
 class SystemName:
-    """``METHOD[-rROUNDS][-mMIXING][/FIRST][:LEARNER[@CALLS]]``, such as ``axn:mf@2`` or ``rerank/bm25``.
+    """``METHOD[-rROUNDS][-mMIXING][/FIRST][:LEARNER[@CALLS][xQUERIES]]``, such as ``axn:mf@2`` or ``rerank/bm25``.
 
     Attributes:
         method: one of :data:`~crossknn.search.METHODS`.
@@ -82,6 +85,7 @@ class SystemName:
             appendix A.4 of the paper; ``distilled`` is a fine-tuned dual encoder); None learns nothing.
         calls: CE calls offline for each item; None is the learner's own setting (100 for each train query, all items
             for CUR).
+        queries: how many of the train queries, the first ones, are learned from; None takes all.
     """
 
     method: str
@@ -90,6 +94,7 @@ class SystemName:
     learner: str | None = None
     calls: float | None = None
     mixing: float | None = None
+    queries: int | None = None
 
     @classmethod
     def parse(cls, name: str) -> SystemName:
@@ -100,11 +105,8 @@ class SystemName:
         """
         found = _NAME.fullmatch(name)
         if found is None:
-            raise InputError(
-                f"{name!r} is no system; write METHOD[-rROUNDS][-mMIXING][/FIRST][:LEARNER[@CALLS]], such as "
-                "axn:mf@2 or rerank/bm25"
-            )
-        method, rounds, mixing, first, learner, calls = found.groups()
+            raise InputError(f"{name!r} is no system; write {_SHAPE}, such as axn:mf@2 or rerank/bm25")
+        method, rounds, mixing, first, learner, calls, queries = found.groups()
         for what, value, known in (
             ("method", method, METHODS),
             ("first stage", first, [*FIRST_STAGES, VECTORS, DISTILLED]),
@@ -119,9 +121,10 @@ class SystemName:
             learner,
             None if calls is None else float(calls),
             None if mixing is None else float(mixing),
+            None if queries is None else int(queries),
         )
-        if parsed.calls == 0 or parsed.rounds == 0:
-            raise InputError(f"{name!r}: rounds and calls must be above 0")
+        if 0 in (parsed.calls, parsed.rounds, parsed.queries):
+            raise InputError(f"{name!r}: rounds, calls and queries must be above 0")
         parsed.search_method()
         if learner is not None and LEARNERS[learner].dense_rows and (first == VECTORS or method == "rerank"):
             raise InputError(f"{name!r}: columns of dense rows rank nothing before a query has scores; use adacur:cur")
@@ -137,7 +140,8 @@ class SystemName:
         """The name without the calls: systems of one family are one line in a figure against calls."""
         settings = (f"-r{self.rounds}" if self.rounds else "") + ("" if self.mixing is None else f"-m{self.mixing:g}")
         whole = self.method + settings + (f"/{self.first}" if self.first else "")
-        return f"{whole}:{self.learner}" if self.learner else whole
+        learned = f":{self.learner}" + (f"x{self.queries}" if self.queries else "")
+        return whole + learned if self.learner else whole
 
     def search_method(self) -> SearchMethod:
         """How the budget is spent.
@@ -153,11 +157,21 @@ class SystemName:
 
         Where a learner has a second pass, half of them are for that.
 
+        Args:
+            n_queries: train queries that there are; the options are for the first ``queries`` of them.
+            n_items: items.
+            seed: of the plan's random part.
+
         Raises:
-            InputError: the calls do not fit the train queries, or buy no dense row.
+            InputError: there are fewer train queries than the name says, or the calls do not fit them, or buy no dense
+                row.
         """
         if self.learner is None:
             raise InputError(f"{self.family} learns nothing")
+        if self.queries is not None:
+            if self.queries > n_queries:
+                raise InputError(f"{self.family} asks for {self.queries:,} train queries; there are {n_queries:,}")
+            n_queries = self.queries
         learner = LEARNERS[self.learner]
         factorization = learner.factorization()
         calls = None if self.calls is None else round(self.calls * n_items)
