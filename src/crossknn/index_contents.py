@@ -120,7 +120,7 @@ def _item_model(stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
         bool(stored["follows_first_stage"]),
         query_map,
         stored.get("noise"),
-        item_map if isinstance(item_map, GatedMLP) else None,
+        item_map,
     )
 
 

@@ -36,7 +36,7 @@ def _planted(seed: int = 0, told: float = 0.0) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _observed(exact: np.ndarray, share: float) -> ScoreMatrix:
-    seen = np.random.default_rng(1).random((N_TRAIN, N_ITEMS)) < share
+    seen = np.random.default_rng(1).random((N_TRAIN, exact.shape[1])) < share
     return ScoreMatrix(*np.nonzero(seen), exact[:N_TRAIN][seen], seen.shape)
 
 
@@ -116,6 +116,28 @@ def test_a_search_finds_more_with_it_than_with_ridge_factors() -> None:
     assert found["bayes"] > found["axn"] + 0.1
 
 
+def test_items_that_were_never_scored_are_placed_by_their_vectors() -> None:
+    """Factors that vectors tell of: learned from some items, they are known of others."""
+    rng = np.random.default_rng(0)
+    _, x, x_q, known = _planted()
+    factors = 3 * x @ rng.normal(size=(D, K)) + 0.1 * rng.normal(size=(N_ITEMS, K))
+    exact = (
+        known.alpha * x_q @ x.T + rng.normal(size=(len(x_q), K)) @ factors.T + 0.1 * rng.normal(size=known.biases.shape)
+    )
+    old = slice(0, 240)
+    model = MFSideInformation(dimensions=K).fit(_observed(exact[:, old], 0.4), x[old], x_q[:N_TRAIN])
+    placed = model.place(x[240:].astype(np.float32))
+    solver = METHODS["bayes"].solver  # type: ignore[attr-defined]
+    told = [solver.solve(model.vectors[:40], model.normalisation.apply(row[:40])) for row in exact[N_TRAIN:]]
+    expected = model.normalisation.invert(np.array([placed @ query.vector + query.intercept for query in told]))
+    left = np.mean((exact[N_TRAIN:, 240:] - expected) ** 2)
+    assert left < 0.1 * exact[N_TRAIN:, 240:].var()
+    width = x.shape[1]
+    np.testing.assert_allclose(
+        model.place(x[old].astype(np.float32))[:, -width - 1 :], model.vectors[:, -width - 1 :], atol=1e-5
+    )
+
+
 def test_an_index_keeps_the_prior(tmp_path: Path) -> None:
     exact, x, x_q, _ = _planted()
     vectors = {f"i{n}": v for n, v in enumerate(x)} | {f"q{n}": v for n, v in enumerate(x_q)}
@@ -126,6 +148,9 @@ def test_an_index_keeps_the_prior(tmp_path: Path) -> None:
     index = Index.build(items, scorer=scorer, first_stage=stage, queries=train, options=options, out=tmp_path / "i")
     loaded = Index.load(tmp_path / "i", scorer=scorer, first_stage=stage)
     asked = [f"q{n}" for n in range(N_TRAIN, N_TRAIN + 3)]
+    assert index.item_model is not None
+    assert loaded.item_model is not None
+    np.testing.assert_array_equal(loaded.item_model.place(x[:5]), index.item_model.place(x[:5]))
     results = [i.search_batch(asked, k=5, budget=20, method=METHODS["bayes"]) for i in (index, loaded)]
     assert [[h.id for h in r] for r in results[0]] == [[h.id for h in r] for r in results[1]]
     with pytest.raises(InputError, match="dense first stage"):

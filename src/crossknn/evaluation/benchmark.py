@@ -19,6 +19,7 @@ from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
 from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, LEARNERS, VECTORS, SystemName
 from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
+from crossknn.factorization.item_model import GatedMLP
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
 from crossknn.first_stage import Dense, FirstStage, SentenceTransformersEncoder, WithVectors
@@ -252,7 +253,7 @@ class _Lab:
 
     def _reembed_seconds(self, index: Index) -> float:
         """What of a fit was taking all items through a learned network."""
-        if index.item_model is None or index.item_model.item_map is None or self.base_vectors is None:
+        if index.item_model is None or not isinstance(index.item_model.item_map, GatedMLP) or self.base_vectors is None:
             return 0.0
         start = time.perf_counter()
         index.item_model.place(self.base_vectors)

@@ -122,7 +122,7 @@ class ItemModel:
         query_map: what takes them there; None if they are there as they are.
         noise: variance of a normalised score around what the best query vector says, where the factorization has
             learned a prior for the query in which it is so; the search ``bayes`` relies on it. None: no prior.
-        item_map: what took items from the first stage's vectors to ``V``, where that was learned as a function.
+        item_map: what takes items from the first stage's vectors to the space of ``V``, where that was learned.
     """
 
     vectors: FloatArray
@@ -131,7 +131,7 @@ class ItemModel:
     follows_first_stage: bool = True
     query_map: GatedMLP | LinearMap | None = None
     noise: float | None = None
-    item_map: GatedMLP | None = None
+    item_map: GatedMLP | LinearMap | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.biases.shape != (len(self.vectors),):
@@ -150,7 +150,7 @@ class ItemModel:
         return vectors if self.query_map is None else self.query_map.apply(vectors)
 
     def place(self, vectors: FloatArray) -> FloatArray:
-        """Vectors of items that are not in the index and were never scored, in the space of ``V``.
+        """Vectors of items that are not in the index and were never scored, in the space of ``V``; their bias is 0.
 
         Args:
             vectors: (n, d) the first stage's, of the new items.
@@ -159,11 +159,15 @@ class ItemModel:
             (n, d) float32.
 
         Raises:
-            InputError: nothing that places new items was learned; MF_Ind does
-                (:class:`~crossknn.factorization.MFInductive`).
+            InputError: nothing that places new items was learned; MF with side information and MF_Ind do
+                (:class:`~crossknn.factorization.MFSideInformation`, :class:`~crossknn.factorization.MFInductive`).
+
+        Cost: no CE call.
         """
         if self.item_map is None:
-            raise InputError("these item vectors were not learned as a function of others; learn by MFInductive")
+            raise InputError(
+                "these item vectors were not learned as a function of others; learn by MFSideInformation or MFInductive"
+            )
         return self.item_map.apply(vectors)
 
     @classmethod

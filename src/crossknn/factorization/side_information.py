@@ -11,6 +11,8 @@ there, and is exactly as bold in each direction as the train queries were.
 being what the mean leaves over, and ``L L^T = U^T U / |Q|``, so that a standard normal ``w`` is a typical train query.
 The alternation starts from the SVD of rows that a Gaussian process over ``x`` has filled in. The ridge of ``M`` and the
 variances are those that fit train queries best which were held out of the factors (squared error; likelihood).
+
+An item that was never scored has its vector, and the factors that a ridge regression of the others' tells of it.
 """
 
 from __future__ import annotations
@@ -299,6 +301,26 @@ def _best_ridge(
     return min(_RIDGES, key=error)
 
 
+def _factors_of(x: FloatArray, factors: FloatArray) -> LinearMap:
+    """Ridge regression of items' factors on their vectors: the ridge that tells an item left out best."""
+    centre, mean = x.mean(axis=0), factors.mean(axis=0)
+    squares, axes = np.linalg.eigh((x - centre).T @ (x - centre))
+    turned = (x - centre) @ axes
+    told = turned.T @ (factors - mean)
+
+    def shrunk(ridge: float) -> FloatArray:
+        shares: FloatArray = 1 / (np.maximum(squares, 0) + ridge)
+        return shares
+
+    def error(ridge: float) -> float:
+        left = factors - mean - turned @ (shrunk(ridge)[:, None] * told)
+        leverage = np.square(turned) @ shrunk(ridge) + 1 / len(x)
+        return float(np.square(left / np.maximum(1 - leverage, 1e-9)[:, None]).sum())
+
+    matrix = axes @ (shrunk(min(_RIDGES, key=error))[:, None] * told)
+    return LinearMap(matrix, mean - centre @ matrix)
+
+
 def _item_model(x: FloatArray, known: _Factors, expected: _Expected, variances: FloatArray) -> ItemModel:
     """Scores are normalised to unit noise, so that one solver fits every index."""
     roots = np.sqrt(variances / variances[3])
@@ -310,10 +332,14 @@ def _item_model(x: FloatArray, known: _Factors, expected: _Expected, variances: 
     offset = expected.mean - expected.centre @ expected.matrix
     offset[-1] += known.beta
     scales = noise * np.repeat(roots[:3], [d, width, 1])
+    told = _factors_of(x, known.factors)
+    to_items = np.column_stack([roots[0] * told.matrix, roots[1] * np.eye(width), np.zeros(width)])
+    offset_of_items = np.concatenate([roots[0] * told.offset, np.zeros(width), roots[2:3]])
     return ItemModel(
         vectors.astype(np.float32),
         (known.biases / noise).astype(np.float32),
         Normalisation(scale=1 / noise),
         query_map=LinearMap((to_space / scales).astype(np.float32), (offset / scales).astype(np.float32)),
         noise=1.0,
+        item_map=LinearMap(to_items.astype(np.float32), offset_of_items.astype(np.float32)),
     )
