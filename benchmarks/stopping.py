@@ -74,11 +74,13 @@ def trajectories(index: Index, method: Any, queries: list[str], exact: FloatArra
     return {k: tuple(np.vstack(side) for side in zip(*parts[k], strict=True)) for k in KS}
 
 
-def calibrated(index: Index, name: SystemName, queries: list[str], paths: dict[int, Any]) -> dict[int, Any]:
+def calibrated(
+    index: Index, name: SystemName, queries: list[str], exact_queries: int, paths: dict[int, Any]
+) -> dict[int, Any]:
     """The same searches with their expectation calibrated as ``Index.tune`` does on other queries; and at what cost."""
     after = {}
     for k, (expected, true) in paths.items():
-        tuning = index.tune(queries, k=k, budget=MOST, methods=[name.method])
+        tuning = index.tune(queries, k=k, budget=MOST, methods=[name.method], exact_queries=exact_queries)
         assert tuning.calibration is not None
         after[k] = (tuning.calibration(np.maximum.accumulate(expected, axis=1)), true, tuning.calls)
     index.tuning = None
@@ -146,6 +148,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--train", type=int, default=500)
     parser.add_argument("--calibrate", type=int, default=0, help="dev queries to tune on; 0 for none")
+    parser.add_argument("--exact", type=int, default=0, help="of these, so many against their exact top k")
     parser.add_argument("--scorer", default="demo")
     parser.add_argument("--first-stage", default="demo")
     parser.add_argument("--cache", type=Path, required=True)
@@ -160,7 +163,13 @@ def main() -> None:
         queries, list(data.items.values()), scorer, args.cache.with_suffix(f".{args.name}-{args.split}-exact")
     )
     result: dict[str, Any] = {"environment": environment(), "data": args.name, "split": args.split}
-    result |= {"calibrated_on_dev_queries": args.calibrate, "queries": len(queries), "items": len(plain), "systems": {}}
+    result |= {
+        "calibrated_on_dev_queries": args.calibrate,
+        "of_these_exact": args.exact,
+        "queries": len(queries),
+        "items": len(plain),
+        "systems": {},
+    }
     for system in SYSTEMS:
         name = SystemName.parse(system)
         learns = name.learner is not None
@@ -170,7 +179,7 @@ def main() -> None:
         fixed = [row for k in KS for row in at_fixed_budgets(*paths[k], k)]
         result["systems"][system] = {"stopping": stops, "fixed": fixed}
         if args.calibrate:
-            tuned = calibrated(index, name, texts["dev"][: args.calibrate], paths)
+            tuned = calibrated(index, name, texts["dev"][: args.calibrate], args.exact, paths)
             told = {
                 "calls": {str(k): calls for k, (_, _, calls) in tuned.items()},
                 "stopping": [row for k, (e, t, _) in tuned.items() for row in readings(e, t, k)],

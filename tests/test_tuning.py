@@ -165,6 +165,25 @@ def test_a_target_after_tuning_is_reached_by_the_mean_and_told_truly(make_world:
     assert [r.expected_recall for r in again] == [r.expected_recall for r in plain]
 
 
+def test_dense_rows_calibrate_against_the_exact_top_k(make_world: Any) -> None:
+    """Scores that nothing tells of: a trial three times as deep has found no more than its share either."""
+    world = make_world(n_queries=60, n_items=1000)
+    world.scores = np.random.default_rng(0).normal(size=world.scores.shape)
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense)
+    told = []
+    for exact in (0, 20):
+        tuning = index.tune(world.queries[:40], k=20, budget=40, methods=["axn"], exact_queries=exact)
+        assert tuning.calls >= 40 * 120 + exact * (1000 - 120)
+        found = index.search_batch(world.queries[40:], k=20, budget=40, target_recall=0.999)
+        told.append(np.mean([result.expected_recall for result in found]))
+    edges = -np.sort(-world.scores[40:], axis=1)[:, 19]
+    true = np.mean([np.mean([hit.score >= edge for hit in hits]) for hits, edge in zip(found, edges, strict=True)])
+    assert told[1] == pytest.approx(true, abs=0.02)
+    assert told[0] > true + 0.15
+    with pytest.raises(InputError, match="between 0 and the 40 queries, got 41"):
+        index.tune(world.queries[:40], k=20, budget=40, exact_queries=41)
+
+
 def test_calibration_is_the_isotonic_regression() -> None:
     from sklearn.isotonic import IsotonicRegression
 

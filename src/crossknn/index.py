@@ -544,6 +544,7 @@ class Index:
         budget: int = 100,
         target_recall: float | None = None,
         methods: Sequence[str] | None = None,
+        exact_queries: int = 0,
         progress: ProgressCallback | None = None,
     ) -> Tuning:
         """Find out how this index is searched best, and search it so from now on (see :mod:`crossknn.tuning`).
@@ -556,21 +557,30 @@ class Index:
             k: hits that searches will ask for.
             budget: CE calls per query; with a target the most that may be spent.
             target_recall: None finds the best recall for the budget; a number in 0..1 the cheapest way to it.
-            methods: names to compare; None takes all that can search this index.
-            progress: told of trials done and in all.
+            methods: names to compare; None takes those of :func:`crossknn.tuning.candidates`.
+            exact_queries: of so many queries all items are scored, so that what is expected of a search to a target is
+                calibrated against the exact top k; 0 takes the best that any trial found for it.
+            progress: told of trials and exact queries done and in all.
 
         Raises:
             InputError: too few queries that the index has not learned from, a budget below k, or no method reaches the
                 target.
             ScorerError: the scorer failed.
 
-        Cost: each pair that any trial looks at, once: some 5 to 10 budgets per query, said by ``Tuning.calls``.
+        Cost: each pair that any trial looks at, once: some 5 to 10 budgets per query, and all items for each of the
+        exact queries; said by ``Tuning.calls``.
         """
         check_count("k", k)
         learned = set(self.train_queries)
         fresh = [query for query in dict.fromkeys(checked_queries(queries)) if query not in learned]
         self.tuning = tune(
-            self.task(fresh), k=k, budget=budget, target_recall=target_recall, methods=methods, progress=progress
+            self.task(fresh),
+            k=k,
+            budget=budget,
+            target_recall=target_recall,
+            methods=methods,
+            exact_queries=exact_queries,
+            progress=progress,
         )
         return self.tuning
 

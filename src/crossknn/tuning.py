@@ -91,6 +91,7 @@ def tune(
     budget: int,
     target_recall: float | None = None,
     methods: Sequence[str] | None = None,
+    exact_queries: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tuning:
     """Compare methods on a task's queries, and choose.
@@ -104,19 +105,23 @@ def tune(
         k: hits.
         budget: CE calls per query, at least k; with a target the most that may be spent.
         target_recall: above 0, below 1.
-        methods: names to compare; None takes all that can search the index.
-        progress: told of trials done and in all.
+        methods: names to compare; None takes those of :func:`candidates`.
+        exact_queries: of so many queries, the first ones, all items are scored (dense rows), and what the search
+            expects is calibrated on these alone, against the exact top k: pooling misses what no trial found, most
+            where k is large.
+        progress: told of trials and dense rows done and in all.
 
     Raises:
-        InputError: fewer than 2 queries, a budget below k, an unknown method, a target outside 0..1, or no method
-            reaches it within the budget.
+        InputError: fewer than 2 queries, a budget below k, an unknown method, a target outside 0..1, no method reaches
+            it within the budget, or more exact queries than queries.
         ScorerError: the scorer failed.
 
     A chosen method that knows how sure it is then searches to the most calls that may be spent, in the rounds of a
     search to a target, and what it expects after each is compared with what it has
     (:class:`~crossknn.search.Calibration`).
 
-    Cost: each pair that any trial looks at, once; in practice some ``5`` to ``10 budget`` per query.
+    Cost: each pair that any trial looks at, once; in practice some ``5`` to ``10 budget`` per query. All items for each
+    of the exact queries.
     """
     if len(task.queries) < 2:
         raise InputError(
@@ -127,6 +132,8 @@ def tune(
         raise InputError(f"target_recall must lie between 0 and 1, got {target_recall}")
     if budget < k:
         raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
+    if not 0 <= exact_queries <= len(task.queries):
+        raise InputError(f"exact_queries must lie between 0 and the {len(task.queries)} queries, got {exact_queries}")
     names = methods or candidates(task.item_model, has_query_vectors=task.query_vectors is not None)
     budgets = [budget] if target_recall is None else sorted({b for b in _BUDGETS if k <= b < budget} | {budget})
     plan = [(name, b) for b in budgets for name in names]
@@ -135,10 +142,15 @@ def tune(
     scorer = _Remembering(task)
     remembered = replace(task, scorer=scorer)
     found: dict[tuple[str, int], FloatArray] = {}
+    steps = len(plan) + len(deep) + exact_queries
     for n, (name, calls) in enumerate([*plan, *deep]):
         found[name, calls] = run_rounds(method_named(name), remembered, calls).scores
         if progress is not None:
-            progress(n + 1, len(plan) + len(deep))
+            progress(n + 1, steps)
+    for row in range(exact_queries):
+        scorer.complete(row)
+        if progress is not None:
+            progress(len(plan) + len(deep) + row + 1, steps)
     reached = np.array([scorer.recall(found[trial], within) for trial in plan])
     others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
     means = reached.mean(axis=1)
@@ -151,7 +163,8 @@ def tune(
     by_others = [_choice(plan, column, target_recall) for column in others.T]
     expected = np.mean([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
     trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
-    calibration = _calibration(method_named(plan[best][0]), remembered, scorer, within, budget)
+    rows = np.arange(exact_queries or len(task.queries))
+    calibration = _calibration(method_named(plan[best][0]), remembered, scorer, rows, within, budget)
     return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials, calibration)
 
 
@@ -175,13 +188,16 @@ class _Watch:
         return np.zeros(len(progress.scores), dtype=bool)
 
 
-def _calibration(method: SearchMethod, task: Task, scorer: _Remembering, k: int, budget: int) -> Calibration | None:
+def _calibration(
+    method: SearchMethod, task: Task, scorer: _Remembering, rows: IntArray, k: int, budget: int
+) -> Calibration | None:
+    """On some of the queries; None where the method cannot tell how sure it is."""
     if not can_tell(method, task.item_model):
         return None
     watch = _Watch(RecallTarget(method, 0.5, k))
-    run(Rounds(method, task, budget, stop=watch), task)
+    run(Rounds(method, task.rows(rows), budget, stop=watch), task.rows(rows))
     expected = np.array([told for told, _ in watch.seen]).T
-    reached = np.array([scorer.recall(scores, k) for _, scores in watch.seen]).T
+    reached = np.array([scorer.recall(scores, k, rows) for _, scores in watch.seen]).T
     return Calibration.fitted(expected, reached)
 
 
@@ -214,9 +230,16 @@ class _Remembering(BoundScorer):
         scores: FloatArray = self._known[rows, item_indices]
         return scores
 
-    def recall(self, found: FloatArray, k: int) -> FloatArray:
-        """(n_queries,) Top-k-Recall of some scores (n_queries, n_found), of the k highest known of each query."""
-        known = np.where(np.isnan(self._known), -np.inf, self._known)
+    def complete(self, row: int) -> None:
+        """Score all items that a search of a query may score."""
+        allowed = self._task.allowed
+        items = np.arange(len(self._known[row])) if allowed is None else np.flatnonzero(allowed)
+        self.score(self._task.queries, np.full(len(items), row), items)
+
+    def recall(self, found: FloatArray, k: int, rows: IntArray | None = None) -> FloatArray:
+        """(n_rows,) Top-k-Recall of scores found (n_rows, n_found), of the k highest known of some queries, or all."""
+        known = self._known if rows is None else self._known[rows]
+        known = np.where(np.isnan(known), -np.inf, known)
         edges = np.partition(known, -k, axis=1)[:, -k][:, None]
         shares: FloatArray = np.minimum((found >= edges).sum(axis=1), k) / k
         return shares

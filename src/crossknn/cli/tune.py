@@ -30,6 +30,12 @@ def tune_command(
         float | None, typer.Option(help="Find the cheapest way to this recall (as 0.9), not the best for the budget.")
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Queries to use; drawn at random from the file.")] = 50,
+    exact: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Score all items for so many of them, and calibrate --target-recall on the exact top k."
+        ),
+    ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
@@ -51,7 +57,9 @@ def tune_command(
             raise InputError(f"the index has learned from every query of {queries}; tuning needs others")
         texts = drawn(texts, limit, seed)
         with progress_bar("trying") as progress:
-            tuning = opened.tune(texts, k=k, budget=budget, target_recall=target_recall, progress=progress)
+            tuning = opened.tune(
+                texts, k=k, budget=budget, target_recall=target_recall, exact_queries=exact, progress=progress
+            )
         if as_json:
             typer.echo(json.dumps(asdict(tuning)))
         else:
