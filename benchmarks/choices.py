@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from crossknn.evaluation.benchmark import over_fine_tuned
 from crossknn.evaluation.measures import top_k_recall
 from crossknn.evaluation.replay import System, replay
 from crossknn.evaluation.systems import SystemName
-from crossknn.factorization import MFSideInformation, MFTransductive, MFTransductiveAdamW
+from crossknn.factorization import Factorization, MFSideInformation, MFTransductive, MFTransductiveAdamW
 from crossknn.index import BuildOptions
 from crossknn.search import AXN, METHODS, SearchMethod
 
@@ -37,6 +38,8 @@ NAME, CALLS, SEED = "icd10cm-10k", 10, 0
 POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
 NOISES = (0.01, 0.03, 0.1, 0.3, 1.0)
 RIDGES = (0.3, 1.0, 3.0)
+
+Experiment = Callable[[], tuple[Index, Mapping[str, SearchMethod]]]
 
 
 def plans(n_items: int) -> dict[str, tuple[int, BuildOptions]]:
@@ -55,6 +58,8 @@ def plans(n_items: int) -> dict[str, tuple[int, BuildOptions]]:
             BuildOptions(PerQuery(quarter // 2, quarter // 2), refine=whole - quarter),
         ),
         "250 queries, half in a second pass": (250, BuildOptions(PerQuery(half, half), refine=whole)),
+        "125 queries, half in a second pass": (125, BuildOptions(PerQuery(whole, whole), refine=2 * whole)),
+        "60 queries, half in a second pass": (60, BuildOptions(PerQuery(2 * whole, 2 * whole), refine=4 * whole)),
     }
 
 
@@ -74,6 +79,47 @@ def recalls(
     }
 
 
+def experiments(base: Index, train: list[str], args: argparse.Namespace) -> Iterator[tuple[str, Experiment]]:
+    """Name and what makes it: an index, and the methods that search it."""
+    noises = {f"axn, noise {s:g}": AXN(solver=BayesianRidge(noise=s, intercept_variance=10.0)) for s in NOISES}
+    axn = {"axn": METHODS["axn"]}
+    bayes = {"bayes": METHODS["bayes"]}
+    options = SystemName.parse(f"axn:mf@{CALLS}").build_options(len(train), len(base), SEED)
+
+    def learned(queries: list[str], plan: BuildOptions, factorization: Factorization) -> Index:
+        return base.learn(queries, replace(plan, factorization=factorization))
+
+    yield "nothing", lambda: (base, noises)
+    for name, (n_queries, plan) in plans(len(base)).items():
+        some = train[:n_queries]
+        yield f"mf, {name}", partial(lambda q, p: (learned(q, p, MFTransductive()), axn), some, plan)
+        yield f"mf-side, {name}", partial(lambda q, p: (learned(q, p, MFSideInformation()), bayes), some, plan)
+    texts = list(dict.fromkeys(base.items))
+    yield "mf, items' own texts as queries", lambda: (base.learn(texts, BuildOptions(PerQuery(5, 5))), axn)
+    drawn = [texts[n] for n in np.random.default_rng(SEED).permutation(len(texts))[:125]]
+    plan = plans(len(base))["125 queries, half in a second pass"][1]
+    yield "mf, 125 items' own texts as queries", lambda: (learned(drawn, plan, MFTransductive()), axn)
+    yield "mf-side, 125 items' own texts as queries", lambda: (learned(drawn, plan, MFSideInformation()), bayes)
+    for ridge in RIDGES:
+        searched = noises if ridge == MFTransductive().ridge else axn
+        mf = MFTransductive(ridge=ridge)
+        yield f"mf, ridge {ridge:g}", partial(lambda f, m: (learned(train, options, f), m), mf, searched)
+    both = {name: METHODS[name] for name in ("axn-paper", "axn")}
+    for epochs in args.adamw:
+        adamw = MFTransductiveAdamW(epochs=epochs)
+        yield f"mf-adamw, {epochs} epochs", partial(lambda f: (learned(train, options, f), both), adamw)
+
+    def distilled(epochs: int) -> tuple[Index, Mapping[str, SearchMethod]]:
+        scored = base.learn(train, options)
+        assert scored.train_scores is not None
+        model = import_extra("sentence_transformers", "torch").SentenceTransformer(args.first_stage, device="cpu")
+        Distillation(epochs=epochs).fit(model, scored.train_queries, base.items, scored.train_scores)
+        return over_fine_tuned(scored, model, MFTransductive(sweeps=0))[0], axn
+
+    for epochs in args.distilled:
+        yield f"distilled, {epochs} epochs", partial(distilled, epochs)
+
+
 def main() -> None:
     """Measure, print, and write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,6 +127,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--adamw", type=int, nargs="*", default=[5, 10, 20], help="epochs")
     parser.add_argument("--distilled", type=int, nargs="*", default=[1, 3], help="epochs")
+    parser.add_argument("--only", help="measure what has this in its name, beside what the file has already")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "choices.json")
     args = parser.parse_args()
     queries, _, exact = stored(NAME, "dev")
@@ -88,38 +135,21 @@ def main() -> None:
     train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
     first_stage = open_first_stage(f"st:{args.first_stage}")
     base = Index.build(data.items, scorer=CachedScorer(open_scorer("demo"), args.cache), first_stage=first_stage)
-    options = SystemName.parse(f"axn:mf@{CALLS}").build_options(len(train), len(base), SEED)
+    if args.only and not any(args.only in name for name, _ in experiments(base, train, args)):
+        parser.error(f"nothing is called {args.only!r}")
+    known: dict[str, Any] = json.loads(args.out.read_text())["recall"] if args.only else {}
     found: dict[str, Any] = {}
-
-    def keep(name: str, index: Index, methods: Mapping[str, SearchMethod]) -> None:
+    for name, make in experiments(base, train, args):
+        if args.only and args.only not in name:
+            found |= {name: known[name]} if name in known else {}
+            continue
+        index, methods = make()
         found[name] = recalls(index, methods, queries, exact)
         print(name, found[name], flush=True)
-        result = {"environment": environment(), "seed": SEED, "queries": len(queries), "recall": found}
+        result = {"environment": environment(), "seed": SEED, "queries": len(queries), "recall": known | found}
         args.out.write_text(json.dumps(result, indent=2) + "\n")
-
-    noises = {f"axn, noise {s:g}": AXN(solver=BayesianRidge(noise=s, intercept_variance=10.0)) for s in NOISES}
-    keep("nothing", base, noises)
-    for name, (n_queries, plan) in plans(len(base)).items():
-        by_plan = {"axn": (MFTransductive(), "mf"), "bayes": (MFSideInformation(), "mf-side")}
-        for method, (factorization, learner) in by_plan.items():
-            index = base.learn(train[:n_queries], replace(plan, factorization=factorization))
-            keep(f"{learner}, {name}", index, {method: METHODS[method]})
-    texts = list(dict.fromkeys(base.items))
-    keep("mf, items' own texts as queries", base.learn(texts, BuildOptions(PerQuery(5, 5))), {"axn": METHODS["axn"]})
-    for ridge in RIDGES:
-        index = base.learn(train, replace(options, factorization=MFTransductive(ridge=ridge)))
-        keep(f"mf, ridge {ridge:g}", index, noises if ridge == MFTransductive().ridge else {"axn": METHODS["axn"]})
-    both = {name: METHODS[name] for name in ("axn-paper", "axn")}
-    for epochs in args.adamw:
-        index = base.learn(train, replace(options, factorization=MFTransductiveAdamW(epochs=epochs)))
-        keep(f"mf-adamw, {epochs} epochs", index, both)
-    scored = base.learn(train, options)
-    assert scored.train_scores is not None
-    for epochs in args.distilled:
-        model = import_extra("sentence_transformers", "torch").SentenceTransformer(args.first_stage, device="cpu")
-        Distillation(epochs=epochs).fit(model, scored.train_queries, base.items, scored.train_scores)
-        index, _ = over_fine_tuned(scored, model, MFTransductive(sweeps=0))
-        keep(f"distilled, {epochs} epochs", index, {"axn": METHODS["axn"]})
+    result["recall"] = found
+    args.out.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
