@@ -94,6 +94,11 @@ def experiments(base: Index, train: list[str], args: argparse.Namespace) -> Iter
         some = train[:n_queries]
         yield f"mf, {name}", partial(lambda q, p: (learned(q, p, MFTransductive()), axn), some, plan)
         yield f"mf-side, {name}", partial(lambda q, p: (learned(q, p, MFSideInformation()), bayes), some, plan)
+    for n in (500, 250, 100, 50):
+        part = -(-2 * len(base) // (4 * n))  # two calls per item in all
+        plan = BuildOptions(PerQuery(part, part), refine=2 * part, max_calls=2 * len(base))
+        make = partial(lambda q, p: (learned(q, p, MFSideInformation()), bayes), train[:n], plan)
+        yield f"mf-side, two calls per item, {n} queries, half in a second pass", make
     texts = list(dict.fromkeys(base.items))
     yield "mf, items' own texts as queries", lambda: (base.learn(texts, BuildOptions(PerQuery(5, 5))), axn)
     drawn = [texts[n] for n in np.random.default_rng(SEED).permutation(len(texts))[:125]]

@@ -189,7 +189,7 @@ def answered_table(measured: dict[str, Any]) -> str:
             less = [row["at"][point]["less_error_than_it"] for point in points]
             shares = ["" if x is None else f" ({100 * x['mean']:.0f}%)" for x in less]
             whole = row["system"] == "whole"
-            name = "`bayes:mf-side-refined`" if whole else f"`{row['system']}:mf` (our error less by)"
+            name = "`bayes:mf-side-refined@10x125`" if whole else f"`{row['system']}:mf@10` (our error less by)"
             cells = recall if whole else [value + share for value, share in zip(recall, shares, strict=True)]
             rows.append([f"{name}, {row['answered']}", str(row["queries"]), *cells])
     return table(["system, brute force is", "queries", *points], rows)
@@ -210,10 +210,17 @@ def read(name: str) -> dict[str, Any]:
 USUAL = {"axn": 10, "axn-paper": 5}
 ROUNDS = {(name if USUAL[name] == n else f"{name}-r{n}"): n for name in USUAL for n in (1, 2, 5, 10, 20)}
 COSTLY = [
-    *("rerank", "axn:mf@10", "axn-paper:mf-adamw@10", "axn:mf-ind@10", "bayes:mf-side@10", "bayes:mf-side-refined@10"),
+    *(
+        "rerank",
+        "axn:mf@10",
+        "axn-paper:mf-adamw@10",
+        "axn:mf-ind@10",
+        "bayes:mf-side@10",
+        "bayes:mf-side-refined@10x125",
+    ),
     *("axn:distilled@10", "adacur:cur@10"),
 ]
-STOPPING = ["axn", "axn:mf@10", "bayes:mf-side@10"]
+STOPPING = ["axn", "axn:mf@10", "bayes:mf-side-refined@10x125"]
 
 
 def settings_table(measured: dict[str, Any]) -> str:
@@ -253,7 +260,7 @@ def content_of(marker: str) -> str:
     made: dict[str, Callable[[], str]] = {
         "systems": lambda: systems_table(report, systems_of(report, beyond=False)),
         "beyond": lambda: systems_table(report, systems_of(report, beyond=True)),
-        "gains": lambda: gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10"]),
+        "gains": lambda: gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10x125"]),
         "offline": lambda: offline_table(report, [s for s in COSTLY if s in report["offline"]]),
         "rounds": lambda: rounds_table(report, ROUNDS),
         "own": lambda: pairs_table(report, own=True),

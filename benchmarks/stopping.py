@@ -30,7 +30,7 @@ from crossknn.search import Progress, Rounds, Task, run
 from crossknn.search.stopping import found_share, n_candidates
 
 KS, TARGETS, MOST, EACH = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), 500, 25
-SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side@10")
+SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side-refined@10x125")
 
 
 @dataclass
@@ -173,7 +173,7 @@ def main() -> None:
     for system in SYSTEMS:
         name = SystemName.parse(system)
         learns = name.learner is not None
-        index = plain.learn(train, name.build_options(len(train), len(plain), 0)) if learns else plain
+        index = plain.learn(train[: name.queries], name.build_options(len(train), len(plain), 0)) if learns else plain
         paths = trajectories(index, name.search_method(), queries, exact)
         stops = [row for k in KS for row in readings(*paths[k], k)]
         fixed = [row for k in KS for row in at_fixed_budgets(*paths[k], k)]
