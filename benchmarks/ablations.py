@@ -3,9 +3,9 @@
     python benchmarks/ablations.py icd10cm-10k --first-stage MODEL --cache scores.sqlite
 
 The system is `bayes:mf-side-refined` at so many offline calls per item, learned from 125 index-train queries; the
-paper's learns from 500. Parts of the item model are taken out of what was fitted with them, without fitting the rest again. Beside them the best of the
-paper's systems, by dev queries; and all of them once more on the queries that the cross-encoder itself answers right or
-wrong under brute force. Nothing is chosen here.
+paper's learns from 500. Parts of the item model are taken out of what was fitted with them, without fitting the rest
+again. Beside them the best of the paper's systems, by dev queries; and all of them once more on the queries that the
+cross-encoder itself answers right or wrong under brute force. Nothing is chosen here.
 """
 
 from __future__ import annotations
