@@ -234,6 +234,26 @@ def settings_table(measured: dict[str, Any]) -> str:
     return table(["learned", "system", *points, "mean"], rows)
 
 
+def acquisition_table(measured: dict[str, Any]) -> str:
+    """What `acquisition.py` measured."""
+    points = [f"{k}@{m}" for k, m in POINTS]
+    rows = [
+        [name, *(f"{at[p]:.1f}" for p in points), f"{sum(at[p] for p in points) / len(points):.1f}"]
+        for name, at in measured["recall"].items()
+    ]
+    return table(["items that are scored next", *points, "mean"], rows)
+
+
+def new_items_table(measured: dict[str, Any]) -> str:
+    """What `new_items.py` measured."""
+    head = [f"{point}, {which}" for point in ("10@100", "100@500") for which in ("all items", "new items")]
+    rows = [
+        [name, *(f"{value:.1f}" for of_point in at.values() for value in of_point.values())]
+        for name, at in measured["recall"].items()
+    ]
+    return table(["new items are", *head], rows)
+
+
 def systems_of(report: dict[str, Any], *, beyond: bool) -> list[str]:
     """The paper's systems but for variants of rounds, or a rival's and ours."""
     found = dict.fromkeys(c["method"] for c in report["cells"])
@@ -252,6 +272,10 @@ def content_of(marker: str) -> str:
         return answered_table(read(f"ablations-{name}.json"))
     if kind == "settings":
         return settings_table(read("choices.json"))
+    if kind == "acquisition":
+        return acquisition_table(read("acquisition.json"))
+    if kind == "newitems":
+        return new_items_table(read("new_items.json"))
     if kind == "choices":
         return recall_table(read(f"choices-{name}-dev/report.json"))
     if kind == "dense":

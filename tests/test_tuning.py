@@ -90,6 +90,16 @@ def test_what_was_tuned_holds_for_that_index_and_method_alone(index: tuple[Index
     assert found.expected_recall == built.search(world.queries[0], **asked).expected_recall
 
 
+def test_a_target_that_the_tuned_method_cannot_tell_of_is_searched_to_by_one_that_can(index: tuple[Index, Any]) -> None:
+    built, world = index
+    built.tune(world.queries, k=3, budget=12, methods=["rerank"])
+    asked: dict[str, Any] = {"k": 3, "budget": 30, "target_recall": 0.8}
+    found, named = built.search(world.queries[0], **asked), built.search(world.queries[0], **asked, method="axn")
+    assert (found.hits, found.calls, found.expected_recall) == (named.hits, named.calls, named.expected_recall)
+    with pytest.raises(InputError, match="how sure it is"):
+        built.search(world.queries[0], **asked, method="rerank")
+
+
 def test_choosing_does_not_flatter(make_world: Any) -> None:
     """On scores that are pure noise no method is better than another; the best of them looks so by luck."""
     luck = []

@@ -42,6 +42,7 @@ from crossknn.search import (
     run,
 )
 from crossknn.search.refinement import next_pairs
+from crossknn.search.stopping import can_tell
 from crossknn.tuning import Tuning, tune
 
 _QUERIES_AT_ONCE = 64
@@ -366,7 +367,8 @@ class Index:
                 How far that can be trusted: ``docs/results.md``.
             max_ms: stop before a round that would, taking as long as the last one, end later than this many
                 milliseconds after the search began. The first round is always run.
-            method: how the budget is spent, or its name such as ``"axn-r5"``; None is :meth:`default_method`.
+            method: how the budget is spent, or its name such as ``"axn-r5"``; None is :meth:`default_method`, or the
+                untuned one for a target that it cannot tell of.
             filter: which items may be scored and returned: conditions on their metadata, as ``{"chapter": "Injuries"}``
                 (:mod:`crossknn.metadata` has the forms), or (n_items,) booleans.
 
@@ -507,6 +509,8 @@ class Index:
         began: float,
     ) -> Rounds:
         chosen = method_named(method) if isinstance(method, str) else method or self.default_method()
+        if method is None and target_recall is not None and not can_tell(chosen, self.item_model):
+            chosen = self._untuned_method()
         if max_ms is not None and not max_ms > 0:
             raise InputError(f"max_ms must be above 0 milliseconds, got {max_ms}")
         return Rounds(
@@ -526,8 +530,9 @@ class Index:
 
     def default_method(self) -> SearchMethod:
         """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""
-        if self.tuning is not None:
-            return method_named(self.tuning.method)
+        return self._untuned_method() if self.tuning is None else method_named(self.tuning.method)
+
+    def _untuned_method(self) -> SearchMethod:
         if self.item_model is None:
             return Rerank()
         return AXN() if self.item_model.noise is None else METHODS["bayes"]
