@@ -563,8 +563,8 @@ class Index:
             budget: CE calls per query; with a target the most that may be spent.
             target_recall: None finds the best recall for the budget; a number in 0..1 the cheapest way to it.
             methods: names to compare; None takes those of :func:`crossknn.tuning.candidates`.
-            exact_queries: of so many queries all items are scored, so that what is expected of a search to a target is
-                calibrated against the exact top k; 0 takes the best that any trial found for it.
+            exact_queries: of so many queries all items are scored, which corrects what is expected of a search to a
+                target by what all trials missed; 0 takes the best that any trial found for the exact top k.
             progress: told of trials and exact queries done and in all.
 
         Raises:

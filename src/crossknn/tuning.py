@@ -106,9 +106,9 @@ def tune(
         budget: CE calls per query, at least k; with a target the most that may be spent.
         target_recall: above 0, below 1.
         methods: names to compare; None takes those of :func:`candidates`.
-        exact_queries: of so many queries, the first ones, all items are scored (dense rows), and what the search
-            expects is calibrated on these alone, against the exact top k: pooling misses what no trial found, most
-            where k is large.
+        exact_queries: of so many queries, the first ones, all items are scored after all (dense rows). What the search
+            had of these queries' exact top k is less than it had of the pool, most where k is large, and what all
+            queries had is corrected by that share before the search is calibrated on it.
         progress: told of trials and dense rows done and in all.
 
     Raises:
@@ -142,15 +142,12 @@ def tune(
     scorer = _Remembering(task)
     remembered = replace(task, scorer=scorer)
     found: dict[tuple[str, int], FloatArray] = {}
-    steps = len(plan) + len(deep) + exact_queries
+    n_trials = len(plan) + len(deep)
+    steps = n_trials + exact_queries
     for n, (name, calls) in enumerate([*plan, *deep]):
         found[name, calls] = run_rounds(method_named(name), remembered, calls).scores
         if progress is not None:
             progress(n + 1, steps)
-    for row in range(exact_queries):
-        scorer.complete(row)
-        if progress is not None:
-            progress(len(plan) + len(deep) + row + 1, steps)
     reached = np.array([scorer.recall(found[trial], within) for trial in plan])
     others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
     means = reached.mean(axis=1)
@@ -163,8 +160,18 @@ def tune(
     by_others = [_choice(plan, column, target_recall) for column in others.T]
     expected = np.mean([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
     trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
-    rows = np.arange(exact_queries or len(task.queries))
-    calibration = _calibration(method_named(plan[best][0]), remembered, scorer, rows, within, budget)
+    chosen = method_named(plan[best][0])
+    searched = _watched(chosen, remembered, within, budget) if can_tell(chosen, task.item_model) else None
+    pooled = None if searched is None else searched.recall(scorer)
+    for row in range(exact_queries):
+        scorer.complete(row)
+        if progress is not None:
+            progress(n_trials + row + 1, steps)
+    calibration = None
+    if searched is not None and pooled is not None:
+        exact = searched.recall(scorer)[:exact_queries]
+        share = exact.sum() / max(pooled[:exact_queries].sum(), 1e-9) if exact_queries else 1.0
+        calibration = Calibration.fitted(searched.expected(), np.vstack([exact, share * pooled[exact_queries:]]))
     return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials, calibration)
 
 
@@ -187,18 +194,20 @@ class _Watch:
     def enough(self, progress: Progress) -> BoolArray:
         return np.zeros(len(progress.scores), dtype=bool)
 
+    def expected(self) -> FloatArray:
+        """(n_queries, n_rounds)."""
+        return np.array([told for told, _ in self.seen]).T
 
-def _calibration(
-    method: SearchMethod, task: Task, scorer: _Remembering, rows: IntArray, k: int, budget: int
-) -> Calibration | None:
-    """On some of the queries; None where the method cannot tell how sure it is."""
-    if not can_tell(method, task.item_model):
-        return None
+    def recall(self, scorer: _Remembering) -> FloatArray:
+        """(n_queries, n_rounds), by what is known now."""
+        return np.array([scorer.recall(scores, self.target.k) for _, scores in self.seen]).T
+
+
+def _watched(method: SearchMethod, task: Task, k: int, budget: int) -> _Watch:
+    """A search of all queries to the most calls that may be spent."""
     watch = _Watch(RecallTarget(method, 0.5, k))
-    run(Rounds(method, task.rows(rows), budget, stop=watch), task.rows(rows))
-    expected = np.array([told for told, _ in watch.seen]).T
-    reached = np.array([scorer.recall(scores, k, rows) for _, scores in watch.seen]).T
-    return Calibration.fitted(expected, reached)
+    run(Rounds(method, task, budget, stop=watch), task)
+    return watch
 
 
 def _choice(plan: Sequence[tuple[str, int]], recalls: FloatArray, target: float | None) -> int | None:
@@ -236,10 +245,9 @@ class _Remembering(BoundScorer):
         items = np.arange(len(self._known[row])) if allowed is None else np.flatnonzero(allowed)
         self.score(self._task.queries, np.full(len(items), row), items)
 
-    def recall(self, found: FloatArray, k: int, rows: IntArray | None = None) -> FloatArray:
-        """(n_rows,) Top-k-Recall of scores found (n_rows, n_found), of the k highest known of some queries, or all."""
-        known = self._known if rows is None else self._known[rows]
-        known = np.where(np.isnan(known), -np.inf, known)
+    def recall(self, found: FloatArray, k: int) -> FloatArray:
+        """(n_queries,) Top-k-Recall of some scores (n_queries, n_found), of the k highest known of each query."""
+        known = np.where(np.isnan(self._known), -np.inf, self._known)
         edges = np.partition(known, -k, axis=1)[:, -k][:, None]
         shares: FloatArray = np.minimum((found >= edges).sum(axis=1), k) / k
         return shares

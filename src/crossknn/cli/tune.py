@@ -33,7 +33,7 @@ def tune_command(
     exact: Annotated[
         int,
         typer.Option(
-            min=0, help="Score all items for so many of them, and calibrate --target-recall on the exact top k."
+            min=0, help="Score all items for so many of them, which corrects --target-recall by what all trials missed."
         ),
     ] = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
