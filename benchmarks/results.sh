@@ -83,7 +83,7 @@ stopping() {
     local at
     for at in "icd10cm-10k 300" "hpo-10k 150"; do
         read -r name queries <<< "$at"
-        python benchmarks/stopping.py "$name" --queries "$queries" --calibrate 100 --exact 20 --first-stage "st:$model" --cache "$cache"
+        python benchmarks/stopping.py "$name" --queries "$queries" --calibrate 30 --exact 20 --first-stage "st:$model" --cache "$cache"
     done
 }
 
