@@ -6,7 +6,7 @@
 # MODEL: folder or name of all-MiniLM-L6-v2, a sentence-transformers model. WORK: keeps scores and unfinished work, so
 # what was stopped goes on. STEPs, in their order; all unless given:
 #     exact     exact scores of ICD-10-CM (dev and test) and HPO (test), into benchmarks/scores
-#     choices   rounds, lambda, noise, ridge, epochs and which pairs to score, on dev queries of ICD-10-CM
+#     choices   rounds, lambda, noise, ridge, epochs, which pairs to score, which items next, on dev queries of ICD-10-CM
 #     icd       every system on test queries of ICD-10-CM
 #     dense     dense rows against sparse cells, each at its own setting
 #     hpo       every system on test queries of HPO
@@ -49,7 +49,10 @@ choices() {
         axn-paper{,-m0.5,-m0.8,-m0.9}:mf@2 axn-paper-r10{-m0.5,-m0.8}:mf@2 \
         axn-paper{,-m0.2,-m0.5,-m0.8,-m0.9}:mf@10 axn-paper-r10{,-m0.5,-m0.8}:mf@10 \
         axn-paper{,-m0.5,-m0.8}:{mf-ind,mf-adamw,distilled}@10 axn-paper-r10{-m0.5,-m0.8}:mf-adamw@10
-    python benchmarks/choices.py --first-stage "$model" --cache "$cache"
+    local script
+    for script in choices acquisition new_items; do
+        python "benchmarks/$script.py" --first-stage "$model" --cache "$cache"
+    done
 }
 
 # Every system of the paper, each with its own settings and with those chosen on dev; then a rival, and what is ours.

@@ -303,8 +303,8 @@ def main() -> None:
     page = ROOT / "docs" / "results.md"
     page.write_text(
         re.sub(
-            r"(<!-- (?!end )([\w-]+) -->\n).*?(\n<!-- end -->)",
-            lambda m: m[1] + content_of(m[2]) + m[3] if not asked or m[2].startswith(asked) else m[0],
+            r"(<!-- (?!end )([\w-]+) -->\n).*?(<!-- end -->)",
+            lambda m: f"{m[1]}{content_of(m[2])}\n{m[3]}" if not asked or m[2].startswith(asked) else m[0],
             page.read_text(),
             flags=re.S,
         )
