@@ -76,7 +76,7 @@ def test_every_system_runs_and_finds_what_it_must(lab: Any, tmp_path: Path) -> N
     assert report.offline["rerank"].calls == 0
     assert report.offline["axn:mf@5"].family == report.offline["axn:mf@2"].family == "axn:mf"
     assert report.offline["axn:mf@5"].train_seconds > 0
-    assert (report.offline["axn:mf@2x4"].calls, report.offline["axn:mf@2x4"].family) == (2 * N_ITEMS, "axn:mfx4")
+    assert (report.offline["axn:mf@2x4"].calls, report.offline["axn:mf@2x4"].family) == (2 * N_ITEMS, "axn:mf x4")
     for name in ("rerank/bm25", "anncur:cur@5", "axn/bm25:mf@2", "axn:mf@2"):
         cost, rate = report.offline[name], report.calls_per_second
         assert rate is not None
@@ -248,7 +248,7 @@ def test_names_say_what_is_run() -> None:
     assert mixed.search_method() == replace(METHODS["axn-paper"], rounds=3, mixing=0.5)  # type: ignore[type-var]
     assert built.max_calls == 3000
     fewer = SystemName.parse("axn:mf@3x20")
-    assert (fewer.queries, fewer.family) == (20, "axn:mfx20")
+    assert (fewer.queries, fewer.family) == (20, "axn:mf x20")
     assert fewer.build_options(n_queries=40, n_items=1000, seed=1).plan == PerQuery(75, 75)
     assert SystemName.parse("adacur:curx5").build_options(n_queries=9, n_items=7, seed=1).plan == AllItems(5)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crossknn.evaluation.report import Report
 
 MARKERS = "osD^vPX"
+_TAIL = 7
 _NAME_LENGTH = 20
 _Number = TypeVar("_Number", int, float)
 
@@ -88,7 +89,7 @@ def plain_bars(axes: Any, theme: Theme, report: Report, methods: Sequence[str]) 
 
 
 def short(name: str) -> str:
-    """A user's name in one short line, in which matplotlib sees no formula."""
+    """A user's name in one short line, in which matplotlib sees no formula; the middle goes, ends tell names apart."""
     line = " ".join(name.split())
-    cut = line if len(line) <= _NAME_LENGTH else f"{line[: _NAME_LENGTH - 1]}…"
+    cut = line if len(line) <= _NAME_LENGTH else f"{line[: _NAME_LENGTH - _TAIL - 1]}…{line[-_TAIL:]}"
     return cut.replace("$", r"\$")

@@ -140,7 +140,7 @@ class SystemName:
         """The name without the calls: systems of one family are one line in a figure against calls."""
         settings = (f"-r{self.rounds}" if self.rounds else "") + ("" if self.mixing is None else f"-m{self.mixing:g}")
         whole = self.method + settings + (f"/{self.first}" if self.first else "")
-        learned = f":{self.learner}" + (f"x{self.queries}" if self.queries else "")
+        learned = f":{self.learner}" + (f" x{self.queries}" if self.queries else "")
         return whole + learned if self.learner else whole
 
     def search_method(self) -> SearchMethod:
