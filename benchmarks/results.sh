@@ -82,7 +82,6 @@ hpo() {
 }
 
 stopping() {
-    python benchmarks/stopping.py icd10cm-10k --split dev --queries 100 --first-stage "st:$model" --cache "$cache"
     local at
     for at in "icd10cm-10k 300" "hpo-10k 150"; do
         read -r name queries <<< "$at"
