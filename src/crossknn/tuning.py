@@ -196,11 +196,13 @@ class _Watch:
 
     def expected(self) -> FloatArray:
         """(n_queries, n_rounds)."""
-        return np.array([told for told, _ in self.seen]).T
+        expected: FloatArray = np.array([told for told, _ in self.seen]).T
+        return expected
 
     def recall(self, scorer: _Remembering) -> FloatArray:
         """(n_queries, n_rounds), by what is known now."""
-        return np.array([scorer.recall(scores, self.target.k) for _, scores in self.seen]).T
+        reached: FloatArray = np.array([scorer.recall(scores, self.target.k) for _, scores in self.seen]).T
+        return reached
 
 
 def _watched(method: SearchMethod, task: Task, k: int, budget: int) -> _Watch:
