@@ -16,14 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from choices import CALLS, NAME, SEED, recalls
+from choices import CALLS, SEED, opened, recalls
 from environment import environment
-from stored_scores import stored
 
-from crossknn import CachedScorer, Index
 from crossknn.arrays import FloatArray
-from crossknn.cli.benchmark import DATASETS
-from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.evaluation.systems import SystemName
 from crossknn.search import AXN, METHODS, Progress, Proposal, SearchMethod, Task
 from crossknn.search.stopping import Belief
@@ -87,11 +83,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "acquisition.json")
     args = parser.parse_args()
-    queries, _, exact = stored(NAME, "dev")
-    data = DATASETS[NAME]()
-    train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
-    scorer = CachedScorer(open_scorer("demo"), args.cache)
-    base = Index.build(data.items, scorer=scorer, first_stage=open_first_stage(f"st:{args.first_stage}"))
+    base, train, queries, exact = opened(args.first_stage, args.cache)
     index = base.learn(train, SystemName.parse(f"bayes:mf-side@{CALLS}").build_options(len(train), len(base), SEED))
     bayes = METHODS["bayes"]
     assert isinstance(bayes, AXN)

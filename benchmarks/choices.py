@@ -63,6 +63,20 @@ def plans(n_items: int) -> dict[str, tuple[int, BuildOptions]]:
     }
 
 
+def opened(first_stage: str, cache: Path) -> tuple[Index, list[str], list[str], FloatArray]:
+    """An index that learned nothing, 500 train queries, and the dev queries with their exact scores."""
+    queries, _, exact = stored(NAME, "dev")
+    data = DATASETS[NAME]()
+    train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
+    scorer = CachedScorer(open_scorer("demo"), cache)
+    return (
+        Index.build(data.items, scorer=scorer, first_stage=open_first_stage(f"st:{first_stage}")),
+        train,
+        queries,
+        exact,
+    )
+
+
 def recalls(
     index: Index, methods: Mapping[str, SearchMethod], queries: list[str], exact: FloatArray
 ) -> dict[str, dict[str, float]]:
@@ -135,11 +149,7 @@ def main() -> None:
     parser.add_argument("--only", help="measure what has this in its name, beside what the file has already")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "choices.json")
     args = parser.parse_args()
-    queries, _, exact = stored(NAME, "dev")
-    data = DATASETS[NAME]()
-    train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
-    first_stage = open_first_stage(f"st:{args.first_stage}")
-    base = Index.build(data.items, scorer=CachedScorer(open_scorer("demo"), args.cache), first_stage=first_stage)
+    base, train, queries, exact = opened(args.first_stage, args.cache)
     if args.only and not any(args.only in name for name, _ in experiments(base, train, args)):
         parser.error(f"nothing is called {args.only!r}")
     known: dict[str, Any] = json.loads(args.out.read_text())["recall"] if args.only else {}

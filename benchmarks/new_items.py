@@ -14,14 +14,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from choices import CALLS, NAME, SEED
+from choices import CALLS, SEED, opened
 from environment import environment
-from stored_scores import stored
 
-from crossknn import CachedScorer, Index
+from crossknn import Index
 from crossknn.arrays import BoolArray, FloatArray, IntArray
-from crossknn.cli.benchmark import DATASETS
-from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.evaluation.replay import System, replay
 from crossknn.evaluation.systems import SystemName
 from crossknn.factorization import ItemModel, MFSideInformation
@@ -65,17 +62,17 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "new_items.json")
     args = parser.parse_args()
-    queries, _, exact = stored(NAME, "dev")
-    data = DATASETS[NAME]()
-    train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
-    scorer = CachedScorer(open_scorer("demo"), args.cache)
-    base = Index.build(data.items, scorer=scorer, first_stage=open_first_stage(f"st:{args.first_stage}"))
+    base, train, queries, exact = opened(args.first_stage, args.cache)
     index = base.learn(train, SystemName.parse(f"bayes:mf-side@{CALLS}").build_options(len(train), len(base), SEED))
     new = np.random.default_rng(SEED).random(len(base)) < NEW
     later = Index(
-        data.items, scorer, base.first_stage, first_stage_vectors=base.first_stage_vectors,
-        item_model=placed(index, base, new), train_queries=train,
-    )  # fmt: skip
+        dict(zip(base.item_ids, base.items, strict=True)),
+        base.scorer,
+        base.first_stage,
+        first_stage_vectors=base.first_stage_vectors,
+        item_model=placed(index, base, new),
+        train_queries=train,
+    )
     systems = {
         "learned from their scores": System(index, METHODS["bayes"]),
         "placed by their vectors": System(later, METHODS["bayes"]),

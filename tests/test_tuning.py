@@ -190,6 +190,8 @@ def test_dense_rows_calibrate_against_the_exact_top_k(make_world: Any) -> None:
     true = np.mean([np.mean([hit.score >= edge for hit in hits]) for hits, edge in zip(found, edges, strict=True)])
     assert told[1] == pytest.approx(true, abs=0.02)
     assert told[0] > true + 0.15
+    unsure = index.tune(world.queries[:40], k=20, budget=40, methods=["rerank"], exact_queries=20)
+    assert unsure.calls == 40 * 120  # nothing to calibrate, so no dense row is bought
     with pytest.raises(InputError, match="between 0 and the 40 queries, got 41"):
         index.tune(world.queries[:40], k=20, budget=40, exact_queries=41)
 

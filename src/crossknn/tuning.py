@@ -16,7 +16,6 @@ from crossknn.search import (
     Progress,
     RecallTarget,
     Rounds,
-    SearchMethod,
     Task,
     method_named,
     run,
@@ -121,7 +120,7 @@ def tune(
     (:class:`~crossknn.search.Calibration`).
 
     Cost: each pair that any trial looks at, once; in practice some ``5`` to ``10 budget`` per query. All items for each
-    of the exact queries.
+    of the exact queries, where the chosen method knows how sure it is.
     """
     if len(task.queries) < 2:
         raise InputError(
@@ -142,12 +141,12 @@ def tune(
     scorer = _Remembering(task)
     remembered = replace(task, scorer=scorer)
     found: dict[tuple[str, int], FloatArray] = {}
+    told = progress or (lambda done, total: None)
     n_trials = len(plan) + len(deep)
     steps = n_trials + exact_queries
     for n, (name, calls) in enumerate([*plan, *deep]):
         found[name, calls] = run_rounds(method_named(name), remembered, calls).scores
-        if progress is not None:
-            progress(n + 1, steps)
+        told(n + 1, steps)
     reached = np.array([scorer.recall(found[trial], within) for trial in plan])
     others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
     means = reached.mean(axis=1)
@@ -160,18 +159,19 @@ def tune(
     by_others = [_choice(plan, column, target_recall) for column in others.T]
     expected = np.mean([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
     trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
-    chosen = method_named(plan[best][0])
-    searched = _watched(chosen, remembered, within, budget) if can_tell(chosen, task.item_model) else None
-    pooled = None if searched is None else searched.recall(scorer)
-    for row in range(exact_queries):
-        scorer.complete(row)
-        if progress is not None:
-            progress(n_trials + row + 1, steps)
-    calibration = None
-    if searched is not None and pooled is not None:
-        exact = searched.recall(scorer)[:exact_queries]
+    chosen, calibration = method_named(plan[best][0]), None
+    if can_tell(chosen, task.item_model):  # else dense rows would tell nothing, and none is bought
+        watch = _Watch(RecallTarget(chosen, 0.5, within))
+        run(Rounds(chosen, remembered, budget, stop=watch), remembered)
+        pooled = watch.recall(scorer)
+        for row in range(exact_queries):
+            scorer.complete(row)
+            told(n_trials + row + 1, steps)
+        exact = watch.recall(scorer)[:exact_queries]
         share = exact.sum() / max(pooled[:exact_queries].sum(), 1e-9) if exact_queries else 1.0
-        calibration = Calibration.fitted(searched.expected(), np.vstack([exact, share * pooled[exact_queries:]]))
+        calibration = Calibration.fitted(watch.expected(), np.vstack([exact, share * pooled[exact_queries:]]))
+    elif exact_queries:
+        told(steps, steps)
     return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials, calibration)
 
 
@@ -203,13 +203,6 @@ class _Watch:
         """(n_queries, n_rounds), by what is known now."""
         reached: FloatArray = np.array([scorer.recall(scores, self.target.k) for _, scores in self.seen]).T
         return reached
-
-
-def _watched(method: SearchMethod, task: Task, k: int, budget: int) -> _Watch:
-    """A search of all queries to the most calls that may be spent."""
-    watch = _Watch(RecallTarget(method, 0.5, k))
-    run(Rounds(method, task, budget, stop=watch), task)
-    return watch
 
 
 def _choice(plan: Sequence[tuple[str, int]], recalls: FloatArray, target: float | None) -> int | None:
