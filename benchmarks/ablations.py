@@ -77,7 +77,7 @@ def systems(base: Index, train: list[str], calls: float) -> Mapping[str, System]
         "without the learned factors": System(with_model(without(model, slice(0, d))), bayes),
         "without the dual encoder, in the mean and beside": System(with_model(without(model, slice(d, -1))), bayes),
         "without item biases": System(with_model(replace(model, biases=np.zeros_like(model.biases))), bayes),
-        "without an expectation of the query": System(with_model(no_prior), replace(bayes, first_round="first stage")),
+        "without an expectation of the query": System(with_model(no_prior), bayes),
         "without the learned prior: as `axn`, in 20 rounds": System(whole, replace(METHODS["axn"], rounds=20)),
         "in ten rounds": System(whole, replace(bayes, rounds=10)),
         PAPER: System(learned("axn:mf", 500), method_named(PAPER)),

@@ -310,7 +310,7 @@ def test_what_cannot_be_measured_is_said_before_a_call_is_paid(
         ("bm25", "axn/tfidf:mf@2", "axn/tfidf:mf@2 needs the vectors"),
         ("bm25", "axn:mf-ind@2", "axn:mf-ind@2 needs the vectors"),
         ("bm25", "axn", "axn needs item vectors"),
-        ("bm25", "bayes:mf@2", "bayes:mf@2 needs the vectors"),
+        ("bm25", "bayes/vectors:mf@2", "bayes/vectors:mf@2 needs the vectors"),
         ("bm25", "axn/vectors:mf@2", "axn/vectors:mf@2 needs the vectors"),
         ("bm25", "axn:mf-adamw@2", "axn:mf-adamw@2 needs the vectors"),
     ],

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from crossknn import MFTransductive
 from crossknn.errors import InputError
-from crossknn.factorization.transductive import Factors, _solve_side, _start, loss, ridge_toward
+from crossknn.factorization import transductive
+from crossknn.factorization.transductive import Factors, _start, _steps, loss, solve_rows
 from crossknn.scores import ScoreMatrix
 
 N_QUERIES, N_ITEMS, D = 14, 20, 4
@@ -40,9 +41,11 @@ def _half_sweeps(scores: ScoreMatrix, vectors: dict[str, np.ndarray], sweeps: in
     states, now = [(start, start, scores, targets, OPTIONS)], start
     for _ in range(sweeps):
         for by_query in (True, False):
-            mine, others = (now.queries, now.items) if by_query else (now.items, now.queries)
-            held = start.queries if by_query else start.items
-            solved = _solve_side(mine, held, others, scores, targets, OPTIONS, by_query=by_query)
+            others, held = (now.items, start.queries) if by_query else (now.queries, start.items)
+            columns = scores.item_indices if by_query else scores.query_indices
+            rows, ridge = scores.by_query() if by_query else scores.by_item(), np.full(held.shape[1], OPTIONS.ridge)
+            ridge[-1] = OPTIONS.bias_ridge
+            solved = solve_rows(rows, columns, targets, others, held, ridge)
             now = Factors(solved, now.items, now.mean) if by_query else Factors(now.queries, solved, now.mean)
             states.append((now, start, scores, targets, OPTIONS))
     return states
@@ -137,12 +140,22 @@ def test_a_low_rank_matrix_with_biases_is_recovered_on_cells_never_seen(start: s
 
 
 @given(n=st.integers(1, 9), d=st.integers(1, 7), seed=st.integers(0, 99))
-def test_ridge_toward_is_least_squares_with_the_ridge_as_further_rows(n: int, d: int, seed: int) -> None:
+def test_steps_are_least_squares_with_the_ridge_as_further_rows(n: int, d: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    matrix, targets, prior, ridge = rng.normal(size=(n, d)), rng.normal(size=n), rng.normal(size=d), rng.random(d) + 0.1
-    rows = np.vstack([matrix, np.diag(np.sqrt(ridge))])
-    expected = np.linalg.lstsq(rows, np.concatenate([targets, np.sqrt(ridge) * prior]), rcond=None)[0]
-    np.testing.assert_allclose(ridge_toward(matrix, targets, prior, ridge), expected, atol=1e-9)
+    matrices, targets, ridge = rng.normal(size=(3, n, d)), rng.normal(size=(3, n)), rng.random(d) + 0.1
+    for matrix, target, step in zip(matrices, targets, _steps(matrices, targets, ridge), strict=True):
+        rows = np.vstack([matrix, np.diag(np.sqrt(ridge))])
+        expected = np.linalg.lstsq(rows, np.concatenate([target, np.zeros(d)]), rcond=None)[0]
+        np.testing.assert_allclose(step, expected, atol=1e-9)
+
+
+def test_rows_are_solved_alike_however_many_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = _observed(0.5)
+    others, start = (np.random.default_rng(n).normal(size=(N_QUERIES + N_ITEMS, D)) for n in range(2))
+    arguments = scores.item_indices, scores.values, others, start, np.ones(D)
+    together = solve_rows(scores.by_query(), *arguments)
+    monkeypatch.setattr(transductive, "_NUMBERS_AT_ONCE", 1)
+    np.testing.assert_allclose(solve_rows(scores.by_query(), *arguments), together, atol=1e-12)
 
 
 def test_the_seed_decides_the_random_start() -> None:

@@ -199,7 +199,7 @@ class _Lab:
     def _check(self, text: str, name: SystemName) -> None:
         """Refuse what could not be run, before a call is paid for."""
         beside = name.first in (*FIRST_STAGES, DISTILLED) and not _alone(name)
-        by_query = name.method.startswith(("tour", "bayes")) or name.first == VECTORS
+        by_query = name.method.startswith("tour") or name.first == VECTORS
         by_query |= name.method == "rerank" and name.learner is not None and name.first is None
         if self.dense is None and (by_query or beside or (name.learner and LEARNERS[name.learner].needs_vectors)):
             raise InputError(

@@ -26,8 +26,8 @@ from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization.base import check_shapes
 from crossknn.factorization.item_model import ItemModel, LinearMap, Normalisation
-from crossknn.factorization.transductive import ridge_toward
-from crossknn.scores.matrix import ScoreMatrix
+from crossknn.factorization.transductive import solve_rows
+from crossknn.scores.matrix import ScoreMatrix, groups
 from crossknn.scores.plan import Pairs
 
 
@@ -120,31 +120,19 @@ class MFSideInformation:
         row_of = np.repeat(np.arange(len(rows)), [len(some) for _, some in rows])
         d = min(self.dimensions, len(rows), len(x))
         combined = np.array([1, -alpha, -beta], dtype=np.float32)
-        start = np.stack([filled[query] @ combined for query, _ in rows]).astype(np.float64)
-        left, singular, right = np.linalg.svd(start, full_matrices=False)
-        root = np.sqrt(singular[:d])
-        u, v0 = left[:, :d] * root, right[:d].T * root
-        v, c, b = v0.copy(), np.zeros(len(x)), np.zeros(len(rows))
-        by_item = np.argsort(i, kind="stable")
-        items, first = np.unique(i[by_item], return_index=True)
-        cells_of_item = np.split(by_item, first[1:])
-        cells_of_row = np.split(np.arange(len(cells)), _cuts(rows))
+        u, v = _leading(np.stack([filled[query] @ combined for query, _ in rows]), d)
+        start = np.column_stack([v, np.zeros(len(x))])
+        queries, items = np.column_stack([u, np.zeros(len(rows))]), start
+        by_row, by_item = list(groups(row_of)), list(groups(i))
         of_query = np.append(np.full(d, self.query_ridge), 1e-2)
         of_item = np.full(d + 1, self.item_ridge)
         for _ in range(self.sweeps):
-            for n, some in enumerate(cells_of_row):
-                matrix = np.column_stack([v[i[some]], np.ones(len(some))])
-                solved = ridge_toward(matrix, residuals[some] - c[i[some]], np.zeros(d + 1), of_query)
-                u[n], b[n] = solved[:-1], solved[-1]
-            for item, some in zip(items, cells_of_item, strict=True):
-                matrix = np.column_stack([u[row_of[some]], np.ones(len(some))])
-                prior = np.append(v0[item], 0.0)
-                solved = ridge_toward(matrix, residuals[some] - b[row_of[some]], prior, of_item)
-                v[item], c[item] = solved[:-1], solved[-1]
-        moment = u.T @ u / len(rows)
+            queries = solve_rows(by_row, i, residuals, items, np.zeros_like(queries), of_query)
+            items = solve_rows(by_item, row_of, residuals, queries, start, of_item)
+        moment = queries[:, :-1].T @ queries[:, :-1] / len(rows)
         jitter = max(1e-9 * np.trace(moment) / d, 1e-12)  # scores that the mean explains whole leave no moment
         lower = np.linalg.cholesky(moment + jitter * np.eye(d))
-        return _Factors(alpha, beta, c, v @ lower)
+        return _Factors(alpha, beta, items[:, -1], items[:, :-1] @ lower)
 
     def _filled(self, observed: _Observed, rows: list[tuple[int, IntArray]]) -> Iterator[FloatArray]:
         """For each row (n_items, 3) float32: a Gaussian process fills in its scores, and both columns of the mean's
@@ -171,9 +159,15 @@ class _Factors:
     factors: FloatArray
 
 
-def _cuts(rows: list[tuple[int, IntArray]]) -> IntArray:
-    cuts: IntArray = np.cumsum([len(some) for _, some in rows])[:-1]
-    return cuts
+def _leading(matrix: FloatArray, d: int) -> tuple[FloatArray, FloatArray]:
+    """(n, d) and (m, d) halves of the ``d`` leading terms of an (n, m) matrix's singular value decomposition, from the
+    (n, n) products of its rows: it is far wider than high, and held in single precision."""
+    blocks = (matrix[:, at : at + 4096].astype(np.float64) for at in range(0, matrix.shape[1], 4096))
+    squares, left = np.linalg.eigh(sum(block @ block.T for block in blocks))
+    roots = np.maximum(squares[::-1][:d], 0) ** 0.25
+    left = left[:, ::-1][:, :d]
+    right = matrix.T @ (left / np.maximum(roots, 1e-6 * max(roots[0], 1e-6))).astype(matrix.dtype)
+    return left * roots, right.astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ query is a small linear system, and the other way round; each sweep solves all o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,9 @@ from crossknn.factorization.base import check_shapes
 from crossknn.factorization.item_model import ItemModel, Normalisation
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
+
+_NUMBERS_AT_ONCE = 4_000_000
+"""Rows with as many cells are solved together, up to so many numbers."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,13 @@ class MFTransductive:
             Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=item_vectors is not None
         )
         normalisation, targets, start = _start(scores, item_vectors, query_vectors, self)
+        ridge = np.full(start.items.shape[1], self.ridge)
+        ridge[-1] = self.bias_ridge
+        by_query, by_item = list(scores.by_query()), list(scores.by_item())
         factors = start
         for _ in range(self.sweeps):
-            queries = _solve_side(factors.queries, start.queries, factors.items, scores, targets, self, by_query=True)
-            items = _solve_side(factors.items, start.items, queries, scores, targets, self, by_query=False)
+            queries = solve_rows(by_query, scores.item_indices, targets, factors.items, start.queries, ridge)
+            items = solve_rows(by_item, scores.query_indices, targets, queries, start.items, ridge)
             factors = Factors(queries, items, factors.mean)
         vectors, biases = factors.items[:, :-1].astype(np.float32), factors.items[:, -1].astype(np.float32)
         return ItemModel(vectors, biases, normalisation, follows_first_stage=item_vectors is not None)
@@ -112,49 +119,59 @@ def loss(factors: Factors, start: Factors, scores: ScoreMatrix, targets: FloatAr
     return float(np.sum(residuals**2)) + options.ridge * moved + options.bias_ridge * biases
 
 
-def ridge_toward(matrix: FloatArray, targets: FloatArray, prior: FloatArray, ridge: FloatArray) -> FloatArray:
-    """``argmin_x |matrix x - targets|^2 + sum_j ridge_j (x_j - prior_j)^2``, by the smaller of its two systems.
+def solve_rows(
+    cells_of_rows: Iterable[tuple[int, IntArray]],
+    columns: IntArray,
+    targets: FloatArray,
+    others: FloatArray,
+    start: FloatArray,
+    ridge: FloatArray,
+) -> FloatArray:
+    """One side of a factorization, the other held fast: for each row ``x`` the least
+
+    ``sum over its cells (x . [w | 1] + e - target)^2 + sum_j ridge_j (x_j - start_j)^2``
+
+    where ``[w | e]`` is the vector of a cell's column with its bias.
 
     Args:
-        matrix: (n, d).
-        targets: (n,).
-        prior: (d,).
-        ridge: (d,) above 0.
+        cells_of_rows: rows that have cells, and the positions of these in ``columns`` and ``targets``.
+        columns: (n_observed,) row of ``others``.
+        targets: (n_observed,).
+        others: (n_columns, d + 1), the bias last.
+        start: (n_rows, d + 1), the bias last.
+        ridge: (d + 1,) above 0.
 
     Returns:
-        (d,).
+        (n_rows, d + 1); a row without cells is at its start.
     """
-    n, d = matrix.shape
-    residual = targets - matrix @ prior
-    if n < d:
-        scaled = matrix / ridge
-        step = scaled.T @ np.linalg.solve(scaled @ matrix.T + np.eye(n), residual)
-    else:
-        step = np.linalg.solve(matrix.T @ matrix + np.diag(ridge), matrix.T @ residual)
-    solution: FloatArray = prior + step
-    return solution
-
-
-def _solve_side(
-    current: FloatArray,
-    start: FloatArray,
-    others: FloatArray,
-    scores: ScoreMatrix,
-    targets: FloatArray,
-    options: MFTransductive,
-    *,
-    by_query: bool,
-) -> FloatArray:
-    """All rows of one side, given the other; a row without scores stays where it is."""
-    solved: FloatArray = current.copy()
-    ridge = np.full(start.shape[1], options.ridge)
-    ridge[-1] = options.bias_ridge
-    columns = scores.item_indices if by_query else scores.query_indices
-    for row, cells in scores.by_query() if by_query else scores.by_item():
-        seen = others[columns[cells]]
-        matrix = np.hstack([seen[:, :-1], np.ones((len(cells), 1))])
-        solved[row] = ridge_toward(matrix, targets[cells] - seen[:, -1], start[row], ridge)
+    solved: FloatArray = start.copy()
+    alike: dict[int, list[tuple[int, IntArray]]] = {}
+    for row, cells in cells_of_rows:
+        alike.setdefault(len(cells), []).append((row, cells))
+    for n, group in alike.items():
+        at_once = max(1, _NUMBERS_AT_ONCE // (n * start.shape[1]))
+        for first in range(0, len(group), at_once):
+            some = group[first : first + at_once]
+            rows, cells = [row for row, _ in some], np.stack([cells for _, cells in some])
+            seen = others[columns[cells]]
+            left = targets[cells] - seen[..., -1]
+            seen[..., -1] = 1
+            solved[rows] += _steps(seen, left - np.einsum("rnd,rd->rn", seen, start[rows]), ridge)
     return solved
+
+
+def _steps(matrices: FloatArray, residuals: FloatArray, ridge: FloatArray) -> FloatArray:
+    """(n_rows, d) ``argmin_x |matrix x - residual|^2 + sum_j ridge_j x_j^2`` of (n_rows, n, d) matrices, each by the
+    smaller of its two systems."""
+    _, n, d = matrices.shape
+    turned = np.swapaxes(matrices, 1, 2)
+    if n < d:
+        scaled = matrices / ridge
+        weights = np.linalg.solve(scaled @ turned + np.eye(n), residuals[..., None])
+        steps: FloatArray = (np.swapaxes(scaled, 1, 2) @ weights)[..., 0]
+    else:
+        steps = np.linalg.solve(turned @ matrices + np.diag(ridge), turned @ residuals[..., None])[..., 0]
+    return steps
 
 
 def _start(

@@ -54,14 +54,15 @@ class ScoreMatrix:
 
     def by_query(self) -> Iterator[tuple[int, IntArray]]:
         """For each query with scores: its index, and the positions of its cells."""
-        return _groups(self.query_indices)
+        return groups(self.query_indices)
 
     def by_item(self) -> Iterator[tuple[int, IntArray]]:
         """For each item with scores: its index, and the positions of its cells."""
-        return _groups(self.item_indices)
+        return groups(self.item_indices)
 
 
-def _groups(keys: IntArray) -> Iterator[tuple[int, IntArray]]:
+def groups(keys: IntArray) -> Iterator[tuple[int, IntArray]]:
+    """Each number that is in ``keys``, and the positions where it is."""
     order = np.argsort(keys, kind="stable")
     found, starts = np.unique(keys[order], return_index=True)
     for key, cells in zip(found, np.split(order, starts[1:]), strict=True) if len(found) else ():

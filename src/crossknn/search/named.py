@@ -19,7 +19,7 @@ METHODS: Mapping[str, SearchMethod] = {
     "rerank": Rerank(),
     "axn-paper": AXN(rounds=5, solver=MinNorm()),
     "axn": AXN(),
-    "bayes": AXN(rounds=20, solver=BayesianRidge(noise=1.0), first_round="item vectors"),
+    "bayes": AXN(rounds=20, solver=BayesianRidge(noise=1.0)),
     "anncur": anncur(),
     "adacur": adacur(),
     "gar": GAR(),
