@@ -36,7 +36,7 @@ measure() {  # NAME DATASET QUERIES [OPTION...] -- SYSTEM...
 
 exact() {
     local at
-    for at in "icd10cm-10k dev 100" "icd10cm-10k test 300" "hpo-10k test 150"; do
+    for at in "icd10cm-10k dev 100" "icd10cm-10k test 300" "hpo-10k test 300"; do
         read -r name split queries <<< "$at"
         python benchmarks/stored_scores.py make "$name" "$split" --queries "$queries" --work "$work/exact"
     done
@@ -78,12 +78,12 @@ dense() {
 }
 
 hpo() {
-    measure hpo-10k hpo-10k 150 --train-limit 500 "${compared[@]/#/--compare=}" -- "${paper[@]}" "${beyond[@]}"
+    measure hpo-10k hpo-10k 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${paper[@]}" "${beyond[@]}"
 }
 
 stopping() {
     local at
-    for at in "icd10cm-10k 300" "hpo-10k 150"; do
+    for at in "icd10cm-10k 300" "hpo-10k 300"; do
         read -r name queries <<< "$at"
         python benchmarks/stopping.py "$name" --queries "$queries" --calibrate 30 --exact 20 --first-stage "st:$model" --cache "$cache"
     done
