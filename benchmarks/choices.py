@@ -113,6 +113,12 @@ def experiments(base: Index, train: list[str], args: argparse.Namespace) -> Iter
         plan = BuildOptions(PerQuery(part, part), refine=2 * part, max_calls=2 * len(base))
         make = partial(lambda q, p: (learned(q, p, MFSideInformation()), bayes), train[:n], plan)
         yield f"mf-side, two calls per item, {n} queries, half in a second pass", make
+    for n in (5, 10, 30, 100, 500):
+        plan = BuildOptions(PerQuery(50, 50))
+        make = partial(lambda q, p: (learned(q, p, MFTransductive()), axn), train[:n], plan)
+        yield f"mf, a hundred calls of each of {n} queries", make
+        make = partial(lambda q, p: (learned(q, p, MFSideInformation()), bayes), train[:n], BuildOptions())
+        yield f"mf-side, a hundred calls of each of {n} queries, half in a second pass", make
     texts = list(dict.fromkeys(base.items))
     yield "mf, items' own texts as queries", lambda: (base.learn(texts, BuildOptions(PerQuery(5, 5))), axn)
     drawn = [texts[n] for n in np.random.default_rng(SEED).permutation(len(texts))[:125]]

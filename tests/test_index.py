@@ -13,11 +13,13 @@ import pytest
 
 from crossknn import (
     AXN,
+    BM25,
     BayesianRidge,
     BuildOptions,
     CrossKNNWarning,
     FunctionScorer,
     Index,
+    MFTransductive,
     MinNorm,
     PerItem,
     PerQuery,
@@ -26,10 +28,11 @@ from crossknn import (
     storage,
 )
 from crossknn.errors import IndexFileError, InputError, ScorerError
+from crossknn.factorization import MFSideInformation, default_factorization
 from crossknn.scorers import Fingerprint
 from crossknn.scores import ScoreMatrix
 
-OPTIONS = BuildOptions(plan=PerQuery(4, 3), shard_size=10)
+OPTIONS = BuildOptions(plan=PerQuery(4, 3), factorization=MFTransductive(), shard_size=10)
 TRAIN = 8
 
 
@@ -165,7 +168,7 @@ def test_a_search_by_rounds_finds_what_a_search_finds(world: Any) -> None:
         opened.ask()
 
 
-REFINED = BuildOptions(plan=PerQuery(4, 3), refine=5, shard_size=10)
+REFINED = replace(OPTIONS, refine=5)
 
 
 def test_a_second_pass_scores_what_the_train_queries_would_look_at_next(world: Any, tmp_path: Path) -> None:
@@ -198,6 +201,34 @@ def test_a_second_pass_scores_what_the_train_queries_would_look_at_next(world: A
     assert len(capped.train_scores.values) == 70
     with pytest.raises(InputError, match="refine must be a whole number of at least 0"):
         BuildOptions(refine=-1)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_by_default_a_train_query_costs_100_calls_half_of_them_in_a_second_pass(make_world: Any, dense: bool) -> None:
+    world = make_world(n_queries=6, n_items=150)
+    first = world.dense if dense else BM25()
+    index = Index.build(world.items, scorer=world.scorer, first_stage=first, queries=world.queries[:4])
+    assert index.train_scores is not None
+    assert len(index.train_scores.values) == BuildOptions().price(4, 150) == 400
+    assert index.item_model is not None
+    assert (index.item_model.noise is not None) is dense  # MF with side information has learned a prior
+    assert BuildOptions(plan=PerQuery(30, 20)).price(4, 150) == 200
+
+
+def test_a_cap_leaves_both_passes_to_fewer_queries(make_world: Any) -> None:
+    world = make_world(n_queries=6, n_items=150)
+    options = BuildOptions(plan=PerQuery(6, 4), refine=10, max_calls=45)
+    index = Index.build(
+        world.items, scorer=world.scorer, first_stage=world.dense, queries=world.queries, options=options
+    )
+    assert index.train_scores is not None
+    assert np.bincount(index.train_scores.query_indices).tolist() == [20, 15, 10]
+
+
+def test_many_train_queries_of_many_items_are_factorized_without_filling_all_cells() -> None:
+    assert isinstance(default_factorization(1_000, 50_000, has_vectors=True), MFSideInformation)
+    for learned in ((1_001, 50_000, True), (1, 50_000, True), (1_000, 50_000, False)):
+        assert isinstance(default_factorization(*learned[:2], has_vectors=learned[2]), MFTransductive)
 
 
 def test_a_second_pass_goes_on_where_it_stopped(world: Any, tmp_path: Path) -> None:

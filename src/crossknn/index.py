@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.checks import check_count, checked_filter, checked_queries, named_items
 from crossknn.errors import BudgetError, IndexFileError, InputError
-from crossknn.factorization import Factorization, ItemModel, MFTransductive
+from crossknn.factorization import Factorization, ItemModel, default_factorization
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.index_contents import arguments_of, check_built_with, contents_of
@@ -46,6 +47,7 @@ from crossknn.search.stopping import can_tell
 from crossknn.tuning import Tuning, tune
 
 _QUERIES_AT_ONCE = 64
+_SECOND_PASS = 50
 _PLANNED_AT_ONCE = 2**22
 """First-stage scores in memory while pairs are planned (16 MB), though no fewer than eight queries'."""
 
@@ -56,18 +58,19 @@ class BuildOptions:
 
     Attributes:
         plan: which (train query, item) pairs are scored.
-        factorization: how item vectors are made of the scores.
+        factorization: how item vectors are made of the scores; None is
+            :func:`~crossknn.factorization.default_factorization`.
         refine: pairs per train query that are scored in a second pass: those its search would look at next, with item
-            vectors learned from the first (:mod:`crossknn.search.refinement`). 0 leaves it at the plan's.
-        max_calls: cap on CE calls; the plan gives up its last train queries to keep it, and the second pass gets what
-            is left.
+            vectors learned from the first (:mod:`crossknn.search.refinement`). None is 50 where the plan is the one
+            that is here by default, so that a train query costs 100 calls, and 0 (no second pass) beside another.
+        max_calls: cap on CE calls; both passes give up the last train queries to keep it.
         shard_size: pairs scored between two writes to disk; a crash loses at most these.
         seed: of the plan's random part.
     """
 
     plan: Plan = field(default_factory=PerQuery)
-    factorization: Factorization = field(default_factory=MFTransductive)
-    refine: int = 0
+    factorization: Factorization | None = None
+    refine: int | None = None
     max_calls: int | None = None
     shard_size: int = 256
     seed: int = 0
@@ -81,11 +84,27 @@ class BuildOptions:
             if value is not None and not (whole and value >= least):
                 raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
+    @property
+    def second_pass(self) -> int:
+        """Pairs per train query of the second pass."""
+        if self.refine is not None:
+            return self.refine
+        return _SECOND_PASS if self.plan == PerQuery() else 0
+
     def price(self, n_queries: int, n_items: int) -> int:
         """CE calls that building would spend."""
         calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
-        calls = min(calls + self.refine * n_queries, n_queries * n_items)
+        calls = min(calls + self.second_pass * n_queries, n_queries * n_items)
         return calls if self.max_calls is None else min(calls, self.max_calls)
+
+    def first_pass_price(self, n_queries: int, n_items: int) -> int:
+        """Those of them that the plan spends: under a cap, its share for as many train queries as both passes pay."""
+        calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
+        if not calls or self.max_calls is None:
+            return calls
+        each = calls / n_queries
+        kept = math.ceil(self.max_calls / (each + self.second_pass))
+        return min(calls, self.max_calls, round(kept * each))
 
 
 class Index:
@@ -243,14 +262,16 @@ class Index:
         parts = (slice(start, start + rows) for start in range(0, len(queries), rows))
         blocks = (self._first_stage_scores(queries[p], None if vectors is None else vectors[p]) for p in parts)
         pairs = options.plan.pairs(blocks, (len(queries), len(self)), np.random.default_rng(options.seed))
-        if options.max_calls is not None:
-            pairs = pairs.capped(options.max_calls)
-        options.factorization.check(pairs, len(self), has_vectors=vectors is not None)
+        pairs = pairs.capped(options.first_pass_price(len(queries), len(self)))
+        asked, has_vectors = len(np.unique(pairs.query_indices)), vectors is not None
+        chosen = options.factorization or default_factorization(asked, len(self), has_vectors=has_vectors)
+        chosen.check(pairs, len(self), has_vectors=has_vectors)
+        options = replace(options, factorization=chosen)
         self.train_queries = queries
         with tempfile.TemporaryDirectory() as scratch:
             ledger = folder or Path(scratch) / storage.COLLECTING
             self._score_and_fit(pairs, options, vectors, ledger, progress)
-            if options.refine:
+            if options.second_pass:
                 self._refine(options, vectors, ledger / storage.REFINED, progress)
 
     def _score_and_fit(
@@ -272,6 +293,7 @@ class Index:
             rows = np.concatenate([known.query_indices, rows])
             columns, values = np.concatenate([known.item_indices, columns]), np.concatenate([known.values, values])
         self.train_scores = ScoreMatrix.from_pairs(rows, columns, values, (len(queries), len(self)))
+        assert options.factorization is not None  # _learn
         self.item_model = options.factorization.fit(self.train_scores, self.first_stage_vectors, query_vectors)
 
     def _refine(
@@ -285,7 +307,7 @@ class Index:
             row = slice(query, query + 1)
             return self._task(queries[row], None if query_vectors is None else query_vectors[row])
 
-        pairs = next_pairs(self.default_method(), task_of, known, options.refine)
+        pairs = next_pairs(self.default_method(), task_of, known, options.second_pass)
         if options.max_calls is not None:
             pairs = pairs.capped(options.max_calls - len(known.values))
         before, told = len(known.values), progress

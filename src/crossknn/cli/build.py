@@ -69,18 +69,25 @@ def build(
         PlanName.per_query
     ),
     top: Annotated[
-        int | None, typer.Option(min=0, help="The first stage's best: 50 per query, or 0 per item, unless given.")
+        int | None, typer.Option(min=0, help="The first stage's best: 25 per query, or 0 per item, unless given.")
     ] = None,
     uniform: Annotated[
-        int | None, typer.Option(min=0, help="Random ones: 50 per query, or 2 per item, unless given.")
+        int | None, typer.Option(min=0, help="Random ones: 25 per query, or 2 per item, unless given.")
     ] = None,
     factorization: Annotated[
-        FactorizationName,
-        typer.Option(help="How item vectors are learned; cur needs the plan all-items, scale learns a scale alone."),
-    ] = FactorizationName.mf,
+        FactorizationName | None,
+        typer.Option(
+            help="How item vectors are learned: mf-side over a dense first stage, up to 50 million "
+            "(train query, item) pairs, else mf. cur needs the plan all-items, scale learns a scale alone."
+        ),
+    ] = None,
     refine: Annotated[
-        int, typer.Option(min=0, help="Per query, in a second pass: what its own search would score next.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            min=0,
+            help="Per query, in a second pass, what its own search would score next: 50 unless a plan is given.",
+        ),
+    ] = None,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
     dry_run: Annotated[
         bool,
@@ -106,7 +113,7 @@ def build(
     train = list(dict.fromkeys(query.text for query in read_queries(queries))) if queries else []
     options = BuildOptions(
         plan=_plan(plan, top, uniform),
-        factorization=factorization.factorization(),
+        factorization=None if factorization is None else factorization.factorization(),
         refine=refine,
         max_calls=max_calls,
         seed=seed,
@@ -117,7 +124,7 @@ def build(
     calls = options.price(len(train), len(texts))
     if dry_run:
         asked = train, list(texts.values())
-        first = replace(options, refine=0).price(len(train), len(texts))
+        first = options.first_pass_price(len(train), len(texts))
         ledger = out_folder / COLLECTING
         done = finished_calls(ledger, *asked, opened, first, options.shard_size)
         done += finished_calls(ledger / REFINED, *asked, opened, calls - first, options.shard_size)

@@ -37,7 +37,7 @@ PHRASES = (
 
 _BUDGET = 100
 _SHOWN = 3
-_OPTIONS = BuildOptions(plan=PerQuery(top=25, uniform=25))
+_OPTIONS = BuildOptions(plan=PerQuery(top=13, uniform=12), refine=25)
 _TRAIN_QUERIES = 200
 _TEST_QUERIES = 24
 

@@ -265,6 +265,7 @@ class _Lab:
     def _build_options(self, name: SystemName) -> tuple[BuildOptions, _Timed]:
         options = name.build_options(len(self.data.train_queries), len(self.data.items), self.options.seed)
         factorization = options.factorization
+        assert factorization is not None  # a name says how it learns
         if isinstance(factorization, MFInductive):
             factorization = replace(factorization, checkpoint=self._checkpoint(name))
         timed = _Timed(factorization)

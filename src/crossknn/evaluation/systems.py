@@ -21,6 +21,7 @@ from crossknn.scores import AllItems, PerQuery
 from crossknn.search import METHODS, SearchMethod
 from crossknn.search.named import variant
 
+_CALLS_PER_QUERY = 100
 DISTILLED = "distilled"
 VECTORS = "vectors"
 
@@ -185,7 +186,7 @@ class SystemName:
                 raise InputError("cur needs a call per item at least: its smallest index is one dense row")
             return BuildOptions(plan=AllItems(rows), factorization=factorization, seed=seed)
         if calls is None:
-            calls = min(PerQuery().n_calls(n_queries, n_items), n_queries * n_items)
+            calls = min(_CALLS_PER_QUERY, n_items) * n_queries
         each = -(-calls // n_queries)
         refine = each // 2 if learner.second_pass else 0
         first = each - refine

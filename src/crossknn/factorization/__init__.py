@@ -2,6 +2,7 @@
 
 from crossknn.factorization.base import Factorization
 from crossknn.factorization.cur import CUR
+from crossknn.factorization.defaults import default_factorization
 from crossknn.factorization.distillation import Distillation
 from crossknn.factorization.inductive import MFInductive
 from crossknn.factorization.item_model import GatedMLP, ItemModel, LinearMap, Normalisation
@@ -21,4 +22,5 @@ __all__ = [
     "MFTransductive",
     "MFTransductiveAdamW",
     "Normalisation",
+    "default_factorization",
 ]

@@ -71,8 +71,8 @@ class PerQuery:
         uniform: items per query drawn at random from the others.
     """
 
-    top: int = 50
-    uniform: int = 50
+    top: int = 25
+    uniform: int = 25
 
     def __post_init__(self) -> None:
         if self.top < 0 or self.uniform < 0 or self.top + self.uniform == 0:
