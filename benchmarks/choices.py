@@ -32,7 +32,7 @@ from crossknn.evaluation.replay import System, replay
 from crossknn.evaluation.systems import SystemName
 from crossknn.factorization import Factorization, MFSideInformation, MFTransductive, MFTransductiveAdamW
 from crossknn.index import BuildOptions
-from crossknn.search import AXN, METHODS, SearchMethod
+from crossknn.search import AXN, METHODS, SearchMethod, method_named
 
 NAME, CALLS, SEED = "icd10cm-10k", 10, 0
 POINTS = ((1, 10), (1, 100), (10, 100), (10, 200), (100, 200), (100, 500))
@@ -97,7 +97,7 @@ def experiments(base: Index, train: list[str], args: argparse.Namespace) -> Iter
     """Name and what makes it: an index, and the methods that search it."""
     noises = {f"axn, noise {s:g}": AXN(solver=BayesianRidge(noise=s, intercept_variance=10.0)) for s in NOISES}
     axn = {"axn": METHODS["axn"]}
-    bayes = {"bayes": METHODS["bayes"]}
+    bayes = {name: method_named(name) for name in ("bayes", "bayes/vectors")}
     options = SystemName.parse(f"axn:mf@{CALLS}").build_options(len(train), len(base), SEED)
 
     def learned(queries: list[str], plan: BuildOptions, factorization: Factorization) -> Index:
