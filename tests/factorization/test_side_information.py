@@ -62,6 +62,16 @@ def test_many_cells_of_a_query_weigh_as_they_would_in_the_full_kernel(monkeypatc
     np.testing.assert_allclose(weights, side_information._weights(observed, rows, known, quick)[0], atol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(7, 9000), (9000, 7), (7, 7)])
+def test_leading_terms_are_those_of_the_singular_value_decomposition(shape: tuple[int, int]) -> None:
+    matrix = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    left, singular, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    halves = side_information._leading(matrix, 3)
+    np.testing.assert_allclose(halves[0] @ halves[1].T, (left[:, :3] * singular[:3]) @ right[:3], atol=1e-4)
+    for half in halves:
+        np.testing.assert_allclose(half.T @ half, np.diag(singular[:3]), rtol=1e-5, atol=1e-3)
+
+
 def test_the_mean_and_the_prior_are_the_models() -> None:
     _, x, x_q, known = _planted()
     rng = np.random.default_rng(2)

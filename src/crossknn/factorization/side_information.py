@@ -41,7 +41,7 @@ class MFSideInformation:
         query_ridge: how strongly query factors are held to 0.
         item_ridge: how strongly item factors are held to their start, and item biases to 0.
         length: of the Gaussian process that fills in the start, in distance between vectors.
-        held_out: share of the train queries that the variances are estimated on.
+        held_out: share of the train queries that the variances are estimated on, 500 of them at most.
         seed: of that share.
     """
 
@@ -97,7 +97,7 @@ class MFSideInformation:
         check_shapes(scores, x, x_q)
         rows = [(query, cells) for query, cells in scores.by_query() if len(cells)]
         asked = np.random.default_rng(self.seed).permutation(len(rows))
-        n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1)
+        n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1, _MOST_HELD_OUT)
         held_out, kept = ([rows[n] for n in some] for some in (asked[:n_held_out], asked[n_held_out:]))
         observed = _Observed(scores, x, x_q)
         filled = dict(zip((query for query, _ in rows), self._filled(observed, rows), strict=True))
@@ -161,7 +161,10 @@ class _Factors:
 
 def _leading(matrix: FloatArray, d: int) -> tuple[FloatArray, FloatArray]:
     """(n, d) and (m, d) halves of the ``d`` leading terms of an (n, m) matrix's singular value decomposition, from the
-    (n, n) products of its rows: it is far wider than high, and held in single precision."""
+    products of its shorter side: it is far longer on one, and held in single precision."""
+    if len(matrix) > matrix.shape[1]:
+        right, left = _leading(matrix.T, d)
+        return left, right
     blocks = (matrix[:, at : at + 4096].astype(np.float64) for at in range(0, matrix.shape[1], 4096))
     squares, left = np.linalg.eigh(sum(block @ block.T for block in blocks))
     roots = np.maximum(squares[::-1][:d], 0) ** 0.25
@@ -225,6 +228,8 @@ class _Expected:
 
 _RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """Of the map from a query's vector to its weights; a unit vector's square is 1."""
+
+_MOST_HELD_OUT = 500
 
 _STEPS = 25
 """Of the variances' update; the likelihood is within 0.1 of its maximum then."""
