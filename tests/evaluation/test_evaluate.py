@@ -14,6 +14,7 @@ from crossknn import (
     FunctionScorer,
     GivenVectors,
     Index,
+    RandomFirstStage,
     Rerank,
 )
 from crossknn.errors import InputError
@@ -164,3 +165,18 @@ def test_a_method_that_lacks_something_says_so_before_the_ground_truth_is_paid_f
     with pytest.raises(InputError, match="dense first stage"):
         evaluate(by_name, queries, folder=tmp_path, options=options)
     assert not calls
+
+
+def test_unless_others_are_named_those_that_can_search_the_index_are_compared(problem, tmp_path: Path) -> None:
+    index, queries, *_ = problem
+    options = EvaluationOptions(ks=(1,), budgets=(10,))
+    over = {
+        "nothing learned": (index, ["rerank", "axn-paper", "axn"]),
+        "a learned prior": (index.learn(queries[6:]), ["rerank", "axn-paper", "axn", "bayes"]),
+        "no vectors": (Index.build(index.items, scorer=index.scorer, first_stage=RandomFirstStage()), ["rerank"]),
+    }
+    for name, (searched, methods) in over.items():
+        report = evaluate(searched, queries[:6], folder=tmp_path / name, options=options)
+        assert [cell.method for cell in report.cells] == methods
+    with pytest.raises(InputError, match="'bayes' is to be compared"):
+        evaluate(index, queries, folder=tmp_path, options=EvaluationOptions(pairs=[("bayes", "axn")]))

@@ -51,7 +51,8 @@ def evaluate_command(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"What is compared, the baseline first; rerank, axn-paper and axn unless given. {METHOD_HELP}"
+            help="What is compared, the baseline first; rerank, axn-paper, axn and (over mf-side) bayes unless given. "
+            + METHOD_HELP
         ),
     ] = None,
     rounds: Rounds = None,
@@ -78,7 +79,7 @@ def evaluate_command(
     judged = None if qrels is None else judgements(rows, read_qrels(qrels), qrels)
     if (out_folder / MANIFEST).exists():
         raise InputError(f"{out_folder} holds an index; the report needs a folder of its own")
-    names = list(method or ()) or (["rerank"] if opened.item_model is None else list(default_methods()))
+    names = method or list(default_methods(opened))
     methods = {
         name: chosen_method(opened, name, *fitting(method_named(name), rounds, mixing), shortlist) for name in names
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,13 @@ _ORIGINS_OF_TOP = 10
 """The origins are those of the largest k measured up to here."""
 
 
-def default_methods() -> dict[str, SearchMethod | System]:
-    """Retrieve-and-rerank as the baseline, AXN as in the paper, and as it is by default."""
-    return {name: METHODS[name] for name in ("rerank", "axn-paper", "axn")}
+def default_methods(index: Index) -> dict[str, SearchMethod | System]:
+    """Retrieve-and-rerank as the baseline, AXN as in the paper and as it is by default, and ``bayes`` over a learned
+    prior: those of them that can search an index."""
+    if index.item_model is None:
+        return {"rerank": METHODS["rerank"]}
+    names = ("rerank", "axn-paper", "axn", *(() if index.item_model.noise is None else ("bayes",)))
+    return {name: METHODS[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -45,24 +49,24 @@ class EvaluationOptions:
         ks: Top-k-Recall is measured for these k.
         budgets: CE calls per query; each is a run of its own. A k above a budget is not reported there.
         methods: name to method, or to a :class:`System` over another index; the first is the baseline of the gains, and
-            its first stage is the one that ranks are told by.
+            its first stage is the one that ranks are told by. None takes :func:`default_methods`.
         seed: of the bootstrap.
         pairs: names of methods that are compared with each other too, the better one first.
     """
 
     ks: Sequence[int] = (1, 10, 100)
     budgets: Sequence[int] = (50, 100, 200, 500)
-    methods: Mapping[str, SearchMethod | System] = field(default_factory=default_methods)
+    methods: Mapping[str, SearchMethod | System] | None = None
     seed: int = 0
     pairs: Sequence[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
-        if not self.ks or not self.budgets or not self.methods:
+        if not self.ks or not self.budgets or (self.methods is not None and not self.methods):
             raise InputError("an evaluation needs at least one k, one budget and one method")
         if min(self.ks) < 1 or min(self.budgets) < 1:
             raise InputError(f"every k and budget must be at least 1, got {list(self.ks)} and {list(self.budgets)}")
         for name in (name for pair in self.pairs for name in pair):
-            if name not in self.methods:
+            if self.methods is not None and name not in self.methods:
                 raise InputError(f"{name!r} is to be compared, and is not among {', '.join(self.methods)}")
         if min(self.ks) > max(self.budgets):
             raise InputError(f"no k of {list(self.ks)} fits a budget of {list(self.budgets)}; recall needs k <= budget")
@@ -98,9 +102,10 @@ def evaluate(
     Cost: ``len(queries) * len(index)`` CE calls, less those that are in the folder.
     """
     options = options or EvaluationOptions()
+    methods = default_methods(index) if options.methods is None else options.methods
+    options = replace(options, methods=methods)  # which checks the names of pairs
     systems = {
-        name: method if isinstance(method, System) else System(index, method)
-        for name, method in options.methods.items()
+        name: method if isinstance(method, System) else System(index, method) for name, method in methods.items()
     }
     _check(index, queries, labels, relevant, options, systems)
     judge = _judge(index, labels, relevant)
@@ -113,7 +118,7 @@ def evaluate(
         for key, run in replayed.runs.items()
     }
     return Report(
-        baseline=next(iter(options.methods)),
+        baseline=next(iter(systems)),
         n_queries=len(queries),
         n_items=len(index),
         exact_task={name: paired_interval(values, seed=options.seed) for name, values in exact_task.items()},
@@ -248,7 +253,7 @@ def _cells(
     ends = bucket_ends(n_items, max((b for b in options.budgets if min(options.ks) <= b < n_items), default=n_items))
     cells = []
     for (method, budget), run in replayed.runs.items():
-        measured, baseline = recall[method, budget], recall[next(iter(options.methods)), budget]
+        measured, baseline = recall[method, budget], recall[next(iter(systems)), budget]
         k = max((k for k in measured if k <= _ORIGINS_OF_TOP), default=min(measured, default=None))
         task = {} if judge is None else judge.measure(run.scores, run.scored)
         cells.append(
