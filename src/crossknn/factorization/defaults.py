@@ -11,7 +11,7 @@ _MOST_CELLS = 50_000_000
 
 
 def default_factorization(n_queries: int, n_items: int, *, has_vectors: bool) -> Factorization:
-    """:class:`MFSideInformation` where it can learn: it found most for the same calls from five train queries on, on
+    """:class:`MFSideInformation` where it can learn: it found most for the same calls from ten train queries on, on
     dev queries (``docs/results.md``). :class:`MFTransductive` elsewhere.
 
     Args:
