@@ -11,8 +11,8 @@ _MOST_CELLS = 50_000_000
 
 
 def default_factorization(n_queries: int, n_items: int, *, has_vectors: bool) -> Factorization:
-    """:class:`MFSideInformation` where it can learn: it found most for the same calls from ten train queries on, on
-    dev queries (``docs/results.md``). :class:`MFTransductive` elsewhere.
+    """:class:`MFSideInformation` where it can learn: it found most for the same calls from thirty train queries on,
+    on dev queries, and as much from fewer (``docs/results.md``). :class:`MFTransductive` elsewhere.
 
     Args:
         n_queries: train queries with scores.
