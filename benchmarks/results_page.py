@@ -182,7 +182,7 @@ def ablations_table(measured: dict[str, Any]) -> str:
 def answered_table(measured: dict[str, Any]) -> str:
     """Our best and the paper's, on queries that the cross-encoder answers right under brute force, and on others."""
     points = list(measured["rows"][0]["at"])
-    of = f"x{measured['train_queries']}" if "train_queries" in measured else ""
+    ours = f"`bayes:mf-side-refined@{measured['calls']:g}x{measured['train_queries']}`"
     rows = []
     for row in measured["rows"]:
         if row["answered"] != "all" and row["system"] in ("whole", "axn-paper-r10-m0.8"):
@@ -190,11 +190,7 @@ def answered_table(measured: dict[str, Any]) -> str:
             less = [row["at"][point]["less_error_than_it"] for point in points]
             shares = ["" if x is None else f" ({100 * x['mean']:.0f}%)" for x in less]
             whole = row["system"] == "whole"
-            name = (
-                f"`bayes:mf-side-refined@{measured['calls']:g}{of}`"
-                if whole
-                else f"`{row['system']}:mf@10` (our error less by)"
-            )
+            name = ours if whole else f"`{row['system']}:mf@10` (our error less by)"
             cells = recall if whole else [value + share for value, share in zip(recall, shares, strict=True)]
             rows.append([f"{name}, {row['answered']}", str(row["queries"]), *cells])
     return table(["system, brute force is", "queries", *points], rows)

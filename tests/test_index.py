@@ -28,7 +28,6 @@ from crossknn import (
     storage,
 )
 from crossknn.errors import IndexFileError, InputError, ScorerError
-from crossknn.factorization import MFSideInformation, default_factorization
 from crossknn.scorers import Fingerprint
 from crossknn.scores import ScoreMatrix
 
@@ -223,12 +222,6 @@ def test_a_cap_leaves_both_passes_to_fewer_queries(make_world: Any) -> None:
     )
     assert index.train_scores is not None
     assert np.bincount(index.train_scores.query_indices).tolist() == [20, 15, 10]
-
-
-def test_many_train_queries_of_many_items_are_factorized_without_filling_all_cells() -> None:
-    assert isinstance(default_factorization(1_000, 50_000, has_vectors=True), MFSideInformation)
-    for learned in ((1_001, 50_000, True), (1, 50_000, True), (1_000, 50_000, False)):
-        assert isinstance(default_factorization(*learned[:2], has_vectors=learned[2]), MFTransductive)
 
 
 def test_a_second_pass_goes_on_where_it_stopped(world: Any, tmp_path: Path) -> None:

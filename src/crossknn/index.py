@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -262,22 +262,23 @@ class Index:
         parts = (slice(start, start + rows) for start in range(0, len(queries), rows))
         blocks = (self._first_stage_scores(queries[p], None if vectors is None else vectors[p]) for p in parts)
         pairs = options.plan.pairs(blocks, (len(queries), len(self)), np.random.default_rng(options.seed))
-        pairs = pairs.capped(options.first_pass_price(len(queries), len(self)))
+        if options.max_calls is not None:
+            pairs = pairs.capped(options.first_pass_price(len(queries), len(self)))
         asked, has_vectors = len(np.unique(pairs.query_indices)), vectors is not None
-        chosen = options.factorization or default_factorization(asked, len(self), has_vectors=has_vectors)
-        chosen.check(pairs, len(self), has_vectors=has_vectors)
-        options = replace(options, factorization=chosen)
+        factorization = options.factorization or default_factorization(asked, len(self), has_vectors=has_vectors)
+        factorization.check(pairs, len(self), has_vectors=has_vectors)
         self.train_queries = queries
         with tempfile.TemporaryDirectory() as scratch:
             ledger = folder or Path(scratch) / storage.COLLECTING
-            self._score_and_fit(pairs, options, vectors, ledger, progress)
+            self._score_and_fit(pairs, options, factorization, vectors, ledger, progress)
             if options.second_pass:
-                self._refine(options, vectors, ledger / storage.REFINED, progress)
+                self._refine(options, factorization, vectors, ledger / storage.REFINED, progress)
 
     def _score_and_fit(
         self,
         pairs: Pairs,
         options: BuildOptions,
+        factorization: Factorization,
         query_vectors: FloatArray | None,
         ledger: Path,
         progress: ProgressCallback | None,
@@ -293,11 +294,15 @@ class Index:
             rows = np.concatenate([known.query_indices, rows])
             columns, values = np.concatenate([known.item_indices, columns]), np.concatenate([known.values, values])
         self.train_scores = ScoreMatrix.from_pairs(rows, columns, values, (len(queries), len(self)))
-        assert options.factorization is not None  # _learn
-        self.item_model = options.factorization.fit(self.train_scores, self.first_stage_vectors, query_vectors)
+        self.item_model = factorization.fit(self.train_scores, self.first_stage_vectors, query_vectors)
 
     def _refine(
-        self, options: BuildOptions, query_vectors: FloatArray | None, ledger: Path, progress: ProgressCallback | None
+        self,
+        options: BuildOptions,
+        factorization: Factorization,
+        query_vectors: FloatArray | None,
+        ledger: Path,
+        progress: ProgressCallback | None,
     ) -> None:
         """The second pass: what the train queries' own searches would score next."""
         queries, known = self.train_queries, self.train_scores
@@ -316,7 +321,7 @@ class Index:
             assert told is not None
             told(before + done, before + total)
 
-        self._score_and_fit(pairs, options, query_vectors, ledger, told and both_passes, known)
+        self._score_and_fit(pairs, options, factorization, query_vectors, ledger, told and both_passes, known)
 
     def save(self, out: str | Path, *, locked: bool = False) -> None:
         """Write the index to a folder, replacing an index that is there; a crash leaves the old one whole.

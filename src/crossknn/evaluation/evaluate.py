@@ -37,7 +37,9 @@ def default_methods(index: Index) -> dict[str, SearchMethod | System]:
     prior: those of them that can search an index."""
     if index.item_model is None:
         return {"rerank": METHODS["rerank"]}
-    names = ("rerank", "axn-paper", "axn", *(() if index.item_model.noise is None else ("bayes",)))
+    names = ["rerank", "axn-paper", "axn"]
+    if index.item_model.noise is not None:
+        names.append("bayes")
     return {name: METHODS[name] for name in names}
 
 

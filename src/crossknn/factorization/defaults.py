@@ -7,12 +7,12 @@ from crossknn.factorization.side_information import MFSideInformation
 from crossknn.factorization.transductive import MFTransductive
 
 _MOST_CELLS = 50_000_000
-"""Train queries times items that MF with side information still fills in: 1 GB, and some minutes."""
+"""Train queries times items that MF with side information still fills in: 2 GB, and a minute or two on one core."""
 
 
 def default_factorization(n_queries: int, n_items: int, *, has_vectors: bool) -> Factorization:
     """:class:`MFSideInformation` where it can learn: it found most for the same calls from thirty train queries on,
-    on dev queries, and as much from fewer (``docs/results.md``). :class:`MFTransductive` elsewhere.
+    on dev queries, and about as much from fewer (``docs/results.md``). :class:`MFTransductive` elsewhere.
 
     Args:
         n_queries: train queries with scores.
