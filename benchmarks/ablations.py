@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from environment import environment
-from stored_scores import stored
+from stored_scores import NAMES, dataset, stored
 
 from crossknn import CachedScorer, Index
-from crossknn.cli.benchmark import DATASETS
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.evaluation.measures import error_reduction, paired_interval, top_k_recall
 from crossknn.evaluation.replay import System, replay
@@ -87,14 +86,14 @@ def systems(base: Index, train: list[str], calls: float) -> Mapping[str, System]
 def main() -> None:
     """Measure, print, and write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=DATASETS)
+    parser.add_argument("name", choices=NAMES)
     parser.add_argument("--calls", type=float, default=10, help="offline calls per item")
     parser.add_argument("--first-stage", required=True, help="name or folder of the sentence-transformers encoder")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     queries, _, exact = stored(args.name, "test")
-    data = DATASETS[args.name]()
+    data = dataset(args.name)
     train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
     first_stage = open_first_stage(f"st:{args.first_stage}")
     base = Index.build(data.items, scorer=CachedScorer(open_scorer("demo"), args.cache), first_stage=first_stage)

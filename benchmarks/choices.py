@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 from environment import environment
-from stored_scores import stored
+from stored_scores import dataset, stored
 
 from crossknn import BayesianRidge, CachedScorer, Distillation, Index, PerItem, PerQuery
 from crossknn.arrays import FloatArray
-from crossknn.cli.benchmark import DATASETS
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.errors import import_extra
 from crossknn.evaluation.benchmark import over_fine_tuned
@@ -66,7 +65,7 @@ def plans(n_items: int) -> dict[str, tuple[int, BuildOptions]]:
 def opened(first_stage: str, cache: Path) -> tuple[Index, list[str], list[str], FloatArray]:
     """An index that learned nothing, 500 train queries, and the dev queries with their exact scores."""
     queries, _, exact = stored(NAME, "dev")
-    data = DATASETS[NAME]()
+    data = dataset(NAME)
     train = [q for q in dict.fromkeys(q.text for q in data.queries["index_train"]) if q not in queries][:500]
     scorer = CachedScorer(open_scorer("demo"), cache)
     return (

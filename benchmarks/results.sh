@@ -5,11 +5,12 @@
 #
 # MODEL: folder or name of all-MiniLM-L6-v2, a sentence-transformers model. WORK: keeps scores and unfinished work, so
 # what was stopped goes on. STEPs, in their order; all unless given:
-#     exact     exact scores of ICD-10-CM (dev and test) and HPO (test), into benchmarks/scores
+#     exact     exact scores of ICD-10-CM (dev and test), HPO and WordNet (test), into benchmarks/scores
 #     choices   rounds, lambda, noise, ridge, epochs, which pairs to score, which items next, on dev queries of ICD-10-CM
 #     icd       every system on test queries of ICD-10-CM
 #     dense     dense rows against sparse cells, each at its own setting
 #     hpo       every system on test queries of HPO
+#     wordnet   the same on those of WordNet's verbs, read where CROSSKNN_WORDNET says
 #     ablations what each part of our best system is worth on ICD-10-CM
 #     stopping  does the search know when to stop?
 #     page      figures into docs/results.md
@@ -17,7 +18,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo ablations stopping page}")
+steps=("${@:-exact choices icd dense hpo wordnet ablations stopping page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -36,7 +37,7 @@ measure() {  # NAME DATASET QUERIES [OPTION...] -- SYSTEM...
 
 exact() {
     local at
-    for at in "icd10cm-10k dev 100" "icd10cm-10k test 300" "hpo-10k test 300"; do
+    for at in "icd10cm-10k dev 100" "icd10cm-10k test 300" "hpo-10k test 300" "wordnet-10k test 300"; do
         read -r name split queries <<< "$at"
         python benchmarks/stored_scores.py make "$name" "$split" --queries "$queries" --work "$work/exact"
     done
@@ -63,8 +64,12 @@ paper=(rerank rerank/bm25 tour-ce tour-mse axn-paper{,-m0.9,/bm25} axn-paper-r{1
     {rerank,axn-paper,axn-paper-m0.8,axn}:{mf-ind,mf-adamw,distilled}@10
     axn/vectors:{mf,distilled}@10 axn/distilled:mf@10 anncur:cur@10 adacur:cur@{2,10})
 beyond=(gar {rerank,axn}:mf-refined@10 axn:mf-refined@10x125 {rerank,bayes}:mf-side@{2,10} bayes-r10:mf-side@10
-    {rerank,bayes}:mf-side-refined@{2,10,2x100,10x125})
-compared=(bayes:mf-side-refined@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8:mf@10x125,axn-paper-m0.8:mf-adamw@10}
+    {rerank,bayes}:mf-side-refined@{2,10,2x100,10x125}
+    {rerank,axn}/hybrid axn-paper-r10-m0.8/hybrid:mf@10 axn/hybrid:mf@10 bayes/hybrid:mf-side-refined@{10,2x100,10x125})
+compared=(bayes/hybrid:mf-side-refined@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8/hybrid:mf@10,bayes:mf-side-refined@10x125}
+    bayes/hybrid:mf-side-refined@2x100,{axn-paper-r10-m0.8:mf@2,bayes:mf-side-refined@2x100}
+    axn/hybrid,axn rerank/hybrid,rerank
+    bayes:mf-side-refined@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8:mf@10x125,axn-paper-m0.8:mf-adamw@10}
     bayes:mf-side-refined@10x125,{rerank:mf-ind@10,axn:mf@10,bayes:mf-side-refined@10}
     bayes:mf-side-refined@2x100,axn-paper-r10-m0.8:mf@{2,2x100} axn:mf@10,axn-paper-r10-m0.8:mf@10)
 
@@ -81,11 +86,14 @@ hpo() {
     measure hpo-10k hpo-10k 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${paper[@]}" "${beyond[@]}"
 }
 
+wordnet() {
+    measure wordnet-10k "wordnet-10k:$CROSSKNN_WORDNET" 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${paper[@]}" "${beyond[@]}"
+}
+
 stopping() {
-    local at
-    for at in "icd10cm-10k 300" "hpo-10k 300"; do
-        read -r name queries <<< "$at"
-        python benchmarks/stopping.py "$name" --queries "$queries" --calibrate 30 --exact 20 --first-stage "st:$model" --cache "$cache"
+    local name
+    for name in icd10cm-10k hpo-10k; do
+        python benchmarks/stopping.py "$name" --queries 300 --calibrate 30 --exact 20 --first-stage "st:$model" --cache "$cache"
     done
 }
 

@@ -264,7 +264,7 @@ def systems_of(report: dict[str, Any], *, beyond: bool) -> list[str]:
 def content_of(marker: str) -> str:
     """The table of a marker ``DATA-TABLE`` of the page."""
     short, _, kind = marker.partition("-")
-    name = {"icd": "icd10cm-10k", "hpo": "hpo-10k"}[short]
+    name = {"icd": "icd10cm-10k", "hpo": "hpo-10k", "wordnet": "wordnet-10k"}[short]
     if kind in ("stopping", "calibrated"):
         return stopping_table(read(f"stopping-{name}-test.json"), STOPPING, calibrated=kind == "calibrated")
     if kind == "ablations":

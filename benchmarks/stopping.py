@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 from environment import environment
+from stored_scores import NAMES, dataset
 
 from crossknn.arrays import FloatArray
-from crossknn.cli.benchmark import DATASETS
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.evaluation import exact_scores
 from crossknn.evaluation.systems import SystemName
@@ -143,7 +143,7 @@ def _ranks(values: FloatArray) -> FloatArray:
 def main() -> None:
     """Measure, print, and write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=DATASETS)
+    parser.add_argument("name", choices=NAMES)
     parser.add_argument("--split", choices=("dev", "test"), default="test")
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--train", type=int, default=500)
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    data = DATASETS[args.name]()
+    data = dataset(args.name)
     texts = {s: list(dict.fromkeys(q.text for q in data.queries[s])) for s in ("index_train", "dev", args.split)}
     queries, train = texts[args.split][: args.queries], texts["index_train"][: args.train]
     scorer = CachedScorer(open_scorer(args.scorer), args.cache)

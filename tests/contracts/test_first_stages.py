@@ -12,6 +12,7 @@ from crossknn import (
     BM25,
     Dense,
     GivenVectors,
+    Hybrid,
     OnnxEncoder,
     OnnxOptions,
     RandomFirstStage,
@@ -42,6 +43,10 @@ def _bm25_with_vectors(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
     return WithVectors(BM25(), _given(tiny, tiny_torch, folder))
 
 
+def _hybrid(tiny: Any, tiny_torch: Any, folder: Any) -> Dense:
+    return Hybrid(_given(tiny, tiny_torch, folder).encoder, dimensions=4, weight=0.5)
+
+
 def _random(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
     return RandomFirstStage(3)
 
@@ -62,6 +67,7 @@ def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStag
         _bm25,
         _bm25_with_vectors,
         _tfidf,
+        _hybrid,
         _random,
         _onnx,
         pytest.param(_sentence_transformers, marks=pytest.mark.torch),
@@ -104,7 +110,7 @@ def test_saved_vectors_are_not_made_again(first_stage: FirstStage, monkeypatch: 
         pytest.skip("this first stage has no vectors")
     embedded: list[str] = []
     dense = first_stage.dense if isinstance(first_stage, WithVectors) else first_stage
-    encoder = dense._encoder  # type: ignore[attr-defined]
+    encoder = dense.encoder  # type: ignore[attr-defined]
     embed = encoder.embed
 
     def spy(texts: Sequence[str]) -> Any:

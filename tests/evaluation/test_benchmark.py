@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import AXN, BM25, AllItems, CachedScorer, Dense, FunctionScorer, GivenVectors, PerQuery, Rerank
+from crossknn import AXN, BM25, AllItems, CachedScorer, Dense, FunctionScorer, GivenVectors, Hybrid, PerQuery, Rerank
 from crossknn.errors import InputError
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import _Lab
@@ -57,6 +57,9 @@ SYSTEMS = (
     "anncur:cur@5",
     "adacur:cur@5",
     "adacur/bm25:cur@5",
+    "rerank/hybrid",
+    "axn/hybrid",
+    "bayes/hybrid:mf-side-refined@2",
 )
 
 
@@ -87,11 +90,13 @@ def test_every_system_runs_and_finds_what_it_must(lab: Any, tmp_path: Path) -> N
     assert stages["rerank/bm25"].startswith("bm25")  # no vectors, and none paid for
     assert stages["anncur:cur@5"].startswith("random")
     assert " with " in stages["axn/bm25:mf@2"]
+    assert all(stages[name].startswith("hybrid") == ("/hybrid" in name) for name in SYSTEMS)
     found = {(pair.method, pair.other, pair.budget): pair for pair in report.pairs}
     assert {pair.method: pair.other for pair in report.pairs} == {
         **dict.fromkeys(("tour-ce", "tour-mse", "axn", "axn-paper"), "rerank"),
         "axn-paper-r2/bm25": "rerank/bm25",
         **dict.fromkeys(("axn:mf@2", "axn/vectors:mf@2"), "rerank:mf@2"),
+        "axn/hybrid": "rerank/hybrid",
     }
     both = [cells[name, 30].recall[10].mean for name in ("axn", "rerank")]
     pair = found["axn", "rerank", 30]
@@ -269,6 +274,7 @@ def test_names_say_what_is_run() -> None:
         ("axn/vectors:cur@5", "use adacur:cur"),
         ("rerank/distilled", "by itself it is rerank:distilled@10"),
         ("axn/distilled", "such as in axn/distilled:mf@10"),
+        ("axn/hybrid:distilled@2", "leave out /hybrid"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
@@ -313,14 +319,15 @@ def test_what_cannot_be_measured_is_said_before_a_call_is_paid(
         ("bm25", "bayes/vectors:mf@2", "bayes/vectors:mf@2 needs the vectors"),
         ("bm25", "axn/vectors:mf@2", "axn/vectors:mf@2 needs the vectors"),
         ("bm25", "axn:mf-adamw@2", "axn:mf-adamw@2 needs the vectors"),
+        ("bm25", "rerank/hybrid", "rerank/hybrid needs the vectors"),
+        ("hybrid", "axn/hybrid:mf@2", "the first stage is a hybrid one already"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_a_call_is_paid(
     lab: Any, tmp_path: Path, first: str, system: str, message: str
 ) -> None:
     data, scorer, first_stage, paid = lab
-    if first == "bm25":
-        first_stage = BM25()
+    first_stage = {"bm25": BM25(), "hybrid": Hybrid(first_stage.encoder)}.get(first, first_stage)
     with pytest.raises(InputError, match=message):
         benchmark(
             data, scorer, first_stage, folder=tmp_path, options=BenchmarkOptions(systems=("axn:mf", system), ks=(1,))

@@ -18,6 +18,7 @@ from crossknn.first_stage import (
     BM25,
     Dense,
     FirstStage,
+    Hybrid,
     OnnxEncoder,
     RandomFirstStage,
     SentenceTransformersEncoder,
@@ -33,7 +34,8 @@ SCORER_HELP = (
     "object of yours, or 'demo'."
 )
 FIRST_STAGE_HELP = (
-    "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'."
+    "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'; with "
+    "'hybrid:' before a bi-encoder, n-grams of letters count as well."
 )
 
 Shortlisted = Annotated[
@@ -101,10 +103,16 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         return Dense(OnnxEncoder(demo_folder("encoder"), OnnxOptions(device=device)))
     if kind == "st" and name:
         return Dense(SentenceTransformersEncoder(name, device=device))
+    if kind == "hybrid" and name:
+        beside = open_first_stage(name, device)
+        if not isinstance(beside, Dense) or isinstance(beside, Hybrid):
+            raise InputError(f"hybrid takes a dual encoder, a folder, st:NAME or demo, not {name!r}")
+        return Hybrid(beside.encoder)
     if Path(spec).is_dir():
         return Dense(OnnxEncoder(spec, OnnxOptions(device=device)))
     raise InputError(
-        f"no first stage {spec!r}: there is no such folder, and it is not bm25, tfidf, st:NAME, random or demo"
+        f"no first stage {spec!r}: there is no such folder, and it is not bm25, tfidf, st:NAME, random, demo, or one "
+        "of these dual encoders with hybrid: before it"
     )
 
 
@@ -122,6 +130,9 @@ def trial_rate(scorer: Scorer, queries: Sequence[str], items: Sequence[str], pai
 
 def absolute(spec: str) -> str:
     """A folder's full path, so that an index finds its models from anywhere; other names as they are."""
+    kind, _, name = spec.partition(":")
+    if kind == "hybrid":
+        return f"hybrid:{absolute(name)}"
     return str(Path(spec).resolve()) if spec != "demo" and Path(spec).is_dir() else spec
 
 

@@ -17,12 +17,12 @@ from crossknn.errors import InputError
 from crossknn.evaluation.evaluate import EvaluationOptions, check_asked, evaluate
 from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
-from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, LEARNERS, VECTORS, SystemName
+from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, HYBRID, LEARNERS, VECTORS, SystemName
 from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
 from crossknn.factorization.item_model import GatedMLP
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
-from crossknn.first_stage import Dense, FirstStage, SentenceTransformersEncoder, WithVectors
+from crossknn.first_stage import Dense, FirstStage, Hybrid, SentenceTransformersEncoder, WithVectors
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
 from crossknn.scores import Pairs, ScoreMatrix
@@ -192,19 +192,20 @@ class _Lab:
             for first in range(0, len(data.train_queries), 64):
                 self.base.task(data.train_queries[first : first + 64])
         self.train_query_seconds = time.perf_counter() - start
-        self._learned: dict[tuple[str | float | None, ...], tuple[Index, Offline]] = {
-            (None, None, None): (self.base, Offline(embed_seconds=self.embed_seconds))
-        }
+        self._learned: dict[tuple[str | float | None, ...], tuple[Index, Offline]] = {}
+        self._hybrid: tuple[Index, float] | None = None
 
     def _check(self, text: str, name: SystemName) -> None:
         """Refuse what could not be run, before a call is paid for."""
-        beside = name.first in (*FIRST_STAGES, DISTILLED) and not _alone(name)
+        beside = name.first in (*FIRST_STAGES, DISTILLED, HYBRID) and not _alone(name)
         by_query = name.method.startswith("tour") or name.first == VECTORS
         by_query |= name.method == "rerank" and name.learner is not None and name.first is None
         if self.dense is None and (by_query or beside or (name.learner and LEARNERS[name.learner].needs_vectors)):
             raise InputError(
                 f"{text} needs the vectors of a dense first stage, and {self.base.first_stage.fingerprint} has none"
             )
+        if name.first == HYBRID and isinstance(self.dense, Hybrid):
+            raise InputError(f"{text}: the first stage is a hybrid one already; leave out /{HYBRID}")
         if self.base_vectors is None and name.learner is None and name.method != "rerank":
             raise InputError(f"{text} needs item vectors; give it a learner, or a dense first stage")
 
@@ -226,37 +227,53 @@ class _Lab:
 
     def _made(self, name: SystemName) -> tuple[Index, Offline]:
         """The index of a name's learner and calls, and what it cost; made once."""
-        key = name.learner, name.calls, name.queries
+        if name.learner is None:
+            base, embed_seconds = self._base(name)
+            return base, Offline(embed_seconds=embed_seconds)
+        key = name.learner, name.calls, name.queries, name.first == HYBRID
         if key not in self._learned:
-            learner = None if name.learner is None else LEARNERS[name.learner]
-            self._learned[key] = self._distilled(name) if learner and learner.fine_tunes else self._factorized(name)
+            make = self._distilled if LEARNERS[name.learner].fine_tunes else self._factorized
+            self._learned[key] = make(name)
         return self._learned[key]
+
+    def _base(self, name: SystemName) -> tuple[Index, float]:
+        """The index that has learned nothing yet, and the seconds that its items' vectors took."""
+        if name.first != HYBRID:
+            return self.base, self.embed_seconds
+        if self._hybrid is None:
+            assert self.dense is not None  # as checked before anything was paid
+            start = time.perf_counter()
+            index = self._index(Hybrid(self.dense.encoder, self.base_vectors), self.base, None)
+            self._hybrid = index, self.embed_seconds + time.perf_counter() - start
+        return self._hybrid
 
     def _factorized(self, name: SystemName) -> tuple[Index, Offline]:
         options, timed = self._build_options(name)
         with self._kept_time(name, isinstance(timed.factorization, MFInductive)) as kept:
             timed.kept = kept
             told = timed.told(self.progress(_label(name)))
-            index = self.base.learn(self._train_queries(name), options, progress=told)
+            base, embed_seconds = self._base(name)
+            index = base.learn(self._train_queries(name), options, progress=told)
             reembed_seconds = self._reembed_seconds(index)
             kept.take_off(reembed_seconds)
-        return index, self._cost(index, kept.seconds, reembed_seconds)
+        return index, self._cost(index, embed_seconds, kept.seconds, reembed_seconds)
 
-    def _cost(self, index: Index, train_seconds: float, reembed_seconds: float) -> Offline:
+    def _cost(self, index: Index, embed_seconds: float, train_seconds: float, reembed_seconds: float) -> Offline:
         assert index.train_scores is not None
         return Offline(
             calls=len(index.train_scores.values),
-            embed_seconds=self.embed_seconds + self.train_query_seconds,
+            embed_seconds=embed_seconds + self.train_query_seconds,
             train_seconds=train_seconds,
             reembed_seconds=reembed_seconds,
         )
 
     def _reembed_seconds(self, index: Index) -> float:
         """What of a fit was taking all items through a learned network."""
-        if index.item_model is None or not isinstance(index.item_model.item_map, GatedMLP) or self.base_vectors is None:
+        vectors = index.first_stage_vectors
+        if index.item_model is None or not isinstance(index.item_model.item_map, GatedMLP) or vectors is None:
             return 0.0
         start = time.perf_counter()
-        index.item_model.place(self.base_vectors)
+        index.item_model.place(vectors)
         return time.perf_counter() - start
 
     def _train_queries(self, name: SystemName) -> Sequence[str]:
@@ -285,7 +302,7 @@ class _Lab:
             with kept:
                 distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
             index, reembed_seconds = over_fine_tuned(scored, model, timed)
-        return index, self._cost(index, kept.seconds, reembed_seconds)
+        return index, self._cost(index, self.embed_seconds, kept.seconds, reembed_seconds)
 
     def _beginning_with(self, first: FirstStage, index: Index) -> Index:
         """The same index, with the first round from another first stage."""
@@ -383,7 +400,12 @@ def _alone(name: SystemName) -> bool:
 
 def _label(name: SystemName) -> str:
     calls, queries = name.calls, name.queries
-    return f"{name.learner}" + (f"@{calls:g}" if calls is not None else "") + (f"x{queries}" if queries else "")
+    return (
+        ("hybrid-" if name.first == HYBRID else "")
+        + f"{name.learner}"
+        + (f"@{calls:g}" if calls is not None else "")
+        + (f"x{queries}" if queries else "")
+    )
 
 
 @dataclass

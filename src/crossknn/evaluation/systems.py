@@ -24,6 +24,7 @@ from crossknn.search.named import variant
 _CALLS_PER_QUERY = 100
 DISTILLED = "distilled"
 VECTORS = "vectors"
+HYBRID = "hybrid"
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,9 @@ class SystemName:
         method: one of :data:`~crossknn.search.METHODS`.
         rounds, mixing: in place of the method's own.
         first: what ranks the first items: a first stage in place of the index's, ``vectors`` for the learned item
-            vectors themselves, or ``distilled`` for the dual encoder fine-tuned on as many calls; None is the index's
-            first stage, but what was learned where ``rerank`` has a learner.
+            vectors themselves, ``distilled`` for the dual encoder fine-tuned on as many calls, or ``hybrid`` for an
+            index over :class:`~crossknn.Hybrid` from the start, whose vectors are then learned from too; None is the
+            index's first stage, but what was learned where ``rerank`` has a learner.
         learner: what is learned offline: one of :data:`LEARNERS` (``scale`` learns the normalisation of scores alone,
             appendix A.4 of the paper; ``distilled`` is a fine-tuned dual encoder); None learns nothing.
         calls: CE calls offline for each item; None is the learner's own setting (100 for each train query, all items
@@ -110,7 +112,7 @@ class SystemName:
         method, rounds, mixing, first, learner, calls, queries = found.groups()
         for what, value, known in (
             ("method", method, METHODS),
-            ("first stage", first, [*FIRST_STAGES, VECTORS, DISTILLED]),
+            ("first stage", first, [*FIRST_STAGES, HYBRID, VECTORS, DISTILLED]),
             ("learner", learner, LEARNERS),
         ):
             if value is not None and value not in known:
@@ -129,6 +131,8 @@ class SystemName:
         parsed.search_method()
         if learner is not None and LEARNERS[learner].dense_rows and (first == VECTORS or method == "rerank"):
             raise InputError(f"{name!r}: columns of dense rows rank nothing before a query has scores; use adacur:cur")
+        if first == HYBRID and learner is not None and LEARNERS[learner].fine_tunes:
+            raise InputError(f"{name!r}: a fine-tuned encoder has no lexical vectors beside; leave out /hybrid")
         if first == DISTILLED and (learner in (None, DISTILLED) or method == "rerank"):
             raise InputError(
                 f"{name!r}: the fine-tuned encoder ranks first where other vectors are learned beside it, such as in "

@@ -4,6 +4,7 @@ from crossknn.first_stage.base import BoundFirstStage, FirstStage, VectorFirstSt
 from crossknn.first_stage.beside import WithVectors
 from crossknn.first_stage.bm25 import BM25
 from crossknn.first_stage.dense import Dense, Encoder, GivenVectors, OnnxEncoder, SentenceTransformersEncoder
+from crossknn.first_stage.hybrid import Hybrid
 from crossknn.first_stage.random import RandomFirstStage
 from crossknn.first_stage.tfidf import TfIdf
 
@@ -14,6 +15,7 @@ __all__ = [
     "Encoder",
     "FirstStage",
     "GivenVectors",
+    "Hybrid",
     "OnnxEncoder",
     "RandomFirstStage",
     "SentenceTransformersEncoder",

@@ -37,10 +37,13 @@ class Dense:
     Args:
         encoder: embeds queries, and the items unless their vectors are given.
         item_vectors: (n_items, d) vectors of the items, made by the same encoder earlier.
+
+    Attributes:
+        encoder: the same.
     """
 
     def __init__(self, encoder: Encoder, item_vectors: FloatArray | None = None) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._item_vectors = item_vectors
         self.fingerprint = f"dense:{encoder.fingerprint}"
 
@@ -52,14 +55,14 @@ class Dense:
         """
         vectors = item_vectors if item_vectors is not None else self._item_vectors
         if vectors is None:
-            vectors = self._encoder.embed(items) if items else np.empty((0, 1), dtype=np.float32)
+            vectors = self.encoder.embed(items) if items else np.empty((0, 1), dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(items):
             raise InputError(f"item vectors have shape {vectors.shape}, but there are {len(items)} items")
         if vectors.dtype != np.float32:
             vectors = vectors.astype(np.float32)
         if item_vectors is None and not np.isfinite(vectors).all():
             raise InputError("item vectors must be finite; some are NaN or infinite")
-        return BoundDense(self._encoder, vectors)
+        return BoundDense(self.encoder, vectors)
 
 
 class BoundDense:
