@@ -76,6 +76,7 @@ def pairs_table(report: dict[str, Any], *, own: bool, error: bool = False) -> st
     rows = []
     for method, other in dict.fromkeys((p["method"], p["other"]) for p in report["pairs"]):
         reranks = other.startswith("rerank") and other.partition(":")[2] == method.partition(":")[2]
+        reranks = reranks and not method.startswith("rerank")
         if reranks != own:
             continue
         row = [f"`{method}`", f"`{other}`"]
@@ -110,7 +111,7 @@ def below_table(report: dict[str, Any]) -> str:
 
 def beyond_the_paper(method: str) -> bool:
     """Whether a system is a rival's or ours."""
-    return method == "gar" or method.startswith("bayes") or "mf-side" in method or "refined" in method
+    return method == "gar" or any(part in method for part in ("bayes", "mf-side", "refined", "hybrid"))
 
 
 def rounds_table(report: dict[str, Any], methods: dict[str, int]) -> str:

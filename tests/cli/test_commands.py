@@ -216,6 +216,20 @@ def test_tfidf_over_a_beir_folder(folder: Path) -> None:
     assert "small red thing" in run(*SEARCH, "small red", "--budget", "20", "-k", "2").output
 
 
+def test_a_hybrid_first_stage_is_found_again_from_another_folder(
+    folder: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.encoder(folder / "encoder")
+    run(*BUILD, "--first-stage", "hybrid:encoder", "--queries", "train.csv", "--top", "5", "--uniform", "5")
+    asked = ("small red", "--budget", "20", "-k", "2")
+    here = json.loads(run(*SEARCH, *asked, "--json").stdout)["hits"]
+    assert here[0]["text"] == "small red thing"
+    monkeypatch.syspath_prepend(str(folder))  # the scorer's module
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert json.loads(run("search", "../x.crossknn", *SEARCH[2:], *asked, "--json").stdout)["hits"] == here
+
+
 def test_the_price_is_said_and_nothing_is_written(folder: Path) -> None:
     asked = (*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5", "--dry-run")
     assert "30 cross-encoder calls" in run(*asked).output
