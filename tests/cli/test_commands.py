@@ -223,7 +223,7 @@ def test_a_hybrid_first_stage_is_found_again_from_another_folder(
     run(*BUILD, "--first-stage", "hybrid:encoder", "--queries", "train.csv", "--top", "5", "--uniform", "5")
     asked = ("small red", "--budget", "20", "-k", "2")
     here = json.loads(run(*SEARCH, *asked, "--json").stdout)["hits"]
-    assert here[0]["text"] == "small red thing"
+    assert {hit["text"] for hit in here} == {"small red thing", "red small thing"}
     monkeypatch.syspath_prepend(str(folder))  # the scorer's module
     (folder / "elsewhere").mkdir()
     monkeypatch.chdir(folder / "elsewhere")
