@@ -70,14 +70,18 @@ def recall_table(report: dict[str, Any], methods: list[str] | None = None) -> st
     return table(["system", *(f"{k}@{m}" for k, m in POINTS), "mean"], rows)
 
 
+def of_own_vectors(method: str, other: str) -> bool:
+    """Whether a search is compared with reranking by the same vectors."""
+    same = other.partition(":")[2] == method.partition(":")[2]
+    return other.startswith("rerank") and not method.startswith("rerank") and same
+
+
 def pairs_table(report: dict[str, Any], *, own: bool, error: bool = False) -> str:
     """Systems against reranking by the same vectors (`own`), or against each other; gain in points, or less error."""
     found = {(p["method"], p["other"], p["budget"]): p for p in report["pairs"]}
     rows = []
     for method, other in dict.fromkeys((p["method"], p["other"]) for p in report["pairs"]):
-        reranks = other.startswith("rerank") and other.partition(":")[2] == method.partition(":")[2]
-        reranks = reranks and not method.startswith("rerank")
-        if reranks != own:
+        if of_own_vectors(method, other) != own:
             continue
         row = [f"`{method}`", f"`{other}`"]
         for k, m in POINTS:
@@ -97,7 +101,7 @@ def below_table(report: dict[str, Any]) -> str:
     found: dict[tuple[str, str], list[str]] = {}
     for pair in report["pairs"]:
         method, other = pair["method"], pair["other"]
-        if other.startswith("rerank") and other.partition(":")[2] == method.partition(":")[2] and "axn" in method:
+        if of_own_vectors(method, other) and "axn" in method:
             points = found.setdefault((method, other), [])
             for k, gain in pair["gain"].items():
                 if gain["mean"] < -1e-9:

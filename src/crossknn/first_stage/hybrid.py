@@ -10,6 +10,7 @@ import numpy as np
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError, import_extra
 from crossknn.first_stage.dense import BoundDense, Dense, Encoder
+from crossknn.first_stage.tfidf import fitted
 
 _NGRAMS = (3, 5)
 _MOST_FEATURES = 50_000
@@ -62,7 +63,11 @@ class Hybrid(Dense):
         Raises:
             InputError: the vectors given do not fit the items, or are not finite.
         """
-        vectorizer, counts = self._counted(items)
+        options = {"analyzer": "char_wb", "ngram_range": _NGRAMS, "sublinear_tf": True, "max_features": _MOST_FEATURES}
+        vectorizer = self._text.TfidfVectorizer(dtype=np.float32, **options)
+        counts = fitted(vectorizer, items)
+        if counts is None:
+            return super().prepare(items, item_vectors)
         width = min(self._dimensions, *counts.shape)
         if item_vectors is None:
             own = super().prepare(items).item_vectors
@@ -75,21 +80,9 @@ class Hybrid(Dense):
         projection = ((counts.T @ lexical) * shares).astype(np.float32)
         return BoundDense(_Beside(self.encoder, vectorizer, projection), vectors)
 
-    def _counted(self, items: Sequence[str]) -> tuple[Any, Any]:
-        """A fitted vectorizer, and the items' (n_items, n_features) sparse TF-IDF vectors."""
-        options = {"analyzer": "char_wb", "ngram_range": _NGRAMS, "sublinear_tf": True, "dtype": np.float32}
-        vectorizer = self._text.TfidfVectorizer(**options, max_features=_MOST_FEATURES)
-        analyze = vectorizer.build_analyzer()
-        if not any(analyze(item) for item in items):
-            vectorizer.set_params(vocabulary=["no n-gram"])  # scikit-learn refuses to fit none; this one matches none
-            return vectorizer, vectorizer.fit_transform([*items, ""])[: len(items)]
-        return vectorizer, vectorizer.fit_transform(items)
-
 
 def _singular(counts: Any, width: int) -> FloatArray:
     """(n_items, width) rows of ``U S``."""
-    if width == 0:
-        return np.zeros((counts.shape[0], 0))
     decomposition = import_extra("sklearn.utils.extmath", "tfidf")
     u, s, _ = decomposition.randomized_svd(counts, n_components=width, n_iter=7, random_state=0)
     singular: FloatArray = u * s

@@ -41,14 +41,19 @@ class TfIdf:
         return _BoundTfIdf(items, self._library.TfidfVectorizer(dtype=np.float32, **self._options))
 
 
+def fitted(vectorizer: Any, items: Sequence[str]) -> Any | None:
+    """Fit to the items: their (n_items, n_features) sparse vectors; None where no item has a feature, for scikit-learn
+    refuses to count nothing."""
+    analyze = vectorizer.build_analyzer()
+    return vectorizer.fit_transform(items) if any(analyze(item) for item in items) else None
+
+
 class _BoundTfIdf:
     def __init__(self, items: Sequence[str], vectorizer: Any) -> None:
         self._n_items = len(items)
         self._vectorizer = vectorizer
-        self._by_feature = None  # (n_features, n_items), sparse by row
-        analyze = vectorizer.build_analyzer()
-        if any(analyze(item) for item in items):
-            self._by_feature = vectorizer.fit_transform(items).T.tocsr()
+        by_item = fitted(vectorizer, items)
+        self._by_feature = None if by_item is None else by_item.T.tocsr()  # (n_features, n_items), sparse by row
 
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, n_items) float32 cosines, 0 to 1; a sparse product goes row by row, so batches do not matter."""
