@@ -77,7 +77,7 @@ def test_the_mean_and_the_prior_are_the_models() -> None:
     rng = np.random.default_rng(2)
     centre, matrix = rng.normal(size=D), rng.normal(size=(D, K + D + 1))
     expected = side_information._Expected(centre, rng.normal(size=K + D + 1), matrix)
-    model = side_information._item_model(x, known, expected, TRUE)
+    model = side_information._item_model(x, known, expected, TRUE, width=K + D + 1)
     prior = model.query_vectors(x_q.astype(np.float32))
     assert prior is not None
     weights = expected.mean + (x_q - centre) @ matrix
@@ -148,6 +148,28 @@ def test_items_that_were_never_scored_are_placed_by_their_vectors() -> None:
     )
 
 
+def test_narrow_vectors_hold_the_most_of_what_queries_may_differ_by() -> None:
+    exact, x, x_q, _ = _planted()
+    whole, narrow = (
+        MFSideInformation(dimensions=K, width=width).fit(_observed(exact, 0.3), x, x_q[:N_TRAIN])
+        for width in (K + D + 1, D)
+    )
+    assert whole.vectors.shape[1] == K + D + 1
+    assert narrow.vectors.shape[1] == D
+    axes = np.linalg.svd(whole.vectors.astype(np.float64), full_matrices=False)[2][:D]
+    best = axes.T @ axes  # projection that leaves the least of the vectors out (Eckart and Young)
+    asked, new = (vectors.astype(np.float32) for vectors in (x_q[N_TRAIN:], x[:7]))
+    priors = [model.query_vectors(asked) for model in (whole, narrow)]
+    for of_whole, of_narrow in (
+        (whole.vectors, narrow.vectors),
+        (whole.place(new), narrow.place(new)),
+        priors,
+    ):
+        assert of_whole is not None
+        assert of_narrow is not None
+        np.testing.assert_allclose(of_whole @ best @ whole.vectors.T, of_narrow @ narrow.vectors.T, atol=2e-3)
+
+
 def test_an_index_keeps_the_prior(tmp_path: Path) -> None:
     exact, x, x_q, _ = _planted()
     vectors = {f"i{n}": v for n, v in enumerate(x)} | {f"q{n}": v for n, v in enumerate(x_q)}
@@ -195,7 +217,15 @@ def test_what_cannot_be_factorized_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"dimensions": 0}, {"sweeps": -1}, {"query_ridge": 0.0}, {"item_ridge": -1.0}, {"length": 0.0}, {"held_out": 1.0}],
+    [
+        {"dimensions": 0},
+        {"width": 0},
+        {"sweeps": -1},
+        {"query_ridge": 0.0},
+        {"item_ridge": -1.0},
+        {"length": 0.0},
+        {"held_out": 1.0},
+    ],
     ids=str,
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:

@@ -13,6 +13,9 @@ The alternation starts from the SVD of rows that a Gaussian process over ``x`` h
 variances are those that fit train queries best which were held out of the factors (squared error; likelihood).
 
 An item that was never scored has its vector, and the factors that a ridge regression of the others' tells of it.
+
+A round costs what ``phi`` is wide, so it is turned at last to the directions in which queries' scores may vary most,
+and those beyond ``width`` are left out.
 """
 
 from __future__ import annotations
@@ -36,7 +39,8 @@ class MFSideInformation:
     """Learned factors beside the first stage's vectors, with a prior for the query (needs a dense first stage).
 
     Attributes:
-        dimensions: width of the learned factors; fewer where there are fewer train queries.
+        dimensions: of the learned factors; fewer where there are fewer train queries.
+        width: most dimensions of an item vector, of the ``dimensions + d + 1`` that it would have.
         sweeps: rounds of solving all queries and all items.
         query_ridge: how strongly query factors are held to 0.
         item_ridge: how strongly item factors are held to their start, and item biases to 0.
@@ -46,6 +50,7 @@ class MFSideInformation:
     """
 
     dimensions: int = 48
+    width: int = 512
     sweeps: int = 12
     query_ridge: float = 1.0
     item_ridge: float = 2.0
@@ -54,8 +59,9 @@ class MFSideInformation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.dimensions < 1 or self.sweeps < 0:
-            raise InputError(f"dimensions must be 1 or more and sweeps 0 or more, got {self.dimensions}, {self.sweeps}")
+        for name, least in (("dimensions", 1), ("width", 1), ("sweeps", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
         for name in ("query_ridge", "item_ridge", "length"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
@@ -105,9 +111,10 @@ class MFSideInformation:
         spread = _variances(observed, held_out, partial, _Expected.nothing(partial, x))
         told = _weights(observed, kept, partial, spread)
         ridge = _best_ridge(observed, held_out, partial, told)
-        narrowed = _variances(observed, held_out, partial, _expected(*told, ridge))
+        left = _variances(observed, held_out, partial, _expected(*told, ridge))
         whole = self._factors(observed, rows, filled)
-        return _item_model(x, whole, _expected(*_weights(observed, rows, whole, spread), ridge), narrowed)
+        expected = _expected(*_weights(observed, rows, whole, spread), ridge)
+        return _item_model(x, whole, expected, left, self.width)
 
     def _factors(
         self, observed: _Observed, rows: list[tuple[int, IntArray]], filled: Mapping[int, FloatArray]
@@ -320,25 +327,32 @@ def _factors_of(x: FloatArray, factors: FloatArray) -> LinearMap:
     return LinearMap(matrix, mean - centre @ matrix)
 
 
-def _item_model(x: FloatArray, known: _Factors, expected: _Expected, variances: FloatArray) -> ItemModel:
-    """Scores are normalised to unit noise, so that one solver fits every index."""
+def _item_model(x: FloatArray, known: _Factors, expected: _Expected, variances: FloatArray, width: int) -> ItemModel:
+    """Scores are normalised to unit noise, so that one solver fits every index, and all is in the principal axes of the
+    item vectors if these were wider than ``width``: a query's weights are expected to vary by one in any direction, so
+    the first axes hold most of what queries' scores may differ by."""
     roots = np.sqrt(variances / variances[3])
     noise = float(np.sqrt(variances[3]))
     vectors = np.column_stack([roots[0] * known.factors, roots[1] * x, np.full(len(x), roots[2])])
-    d, width = known.factors.shape[1], x.shape[1]
+    d, width_of_x = known.factors.shape[1], x.shape[1]
     to_space = expected.matrix.copy()
-    to_space[:, d : d + width] += known.alpha * np.eye(width)
+    to_space[:, d : d + width_of_x] += known.alpha * np.eye(width_of_x)
     offset = expected.mean - expected.centre @ expected.matrix
     offset[-1] += known.beta
-    scales = noise * np.repeat(roots[:3], [d, width, 1])
+    scales = noise * np.repeat(roots[:3], [d, width_of_x, 1])
     told = _factors_of(x, known.factors)
-    to_items = np.column_stack([roots[0] * told.matrix, roots[1] * np.eye(width), np.zeros(width)])
-    offset_of_items = np.concatenate([roots[0] * told.offset, np.zeros(width), roots[2:3]])
+    to_items = np.column_stack([roots[0] * told.matrix, roots[1] * np.eye(width_of_x), np.zeros(width_of_x)])
+    offset_of_items = np.concatenate([roots[0] * told.offset, np.zeros(width_of_x), roots[2:3]])
+    axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width] if vectors.shape[1] > width else None
+
+    def turned(rows: FloatArray) -> FloatArray:
+        return (rows if axes is None else rows @ axes).astype(np.float32)
+
     return ItemModel(
-        vectors.astype(np.float32),
+        turned(vectors),
         (known.biases / noise).astype(np.float32),
         Normalisation(scale=1 / noise),
-        query_map=LinearMap((to_space / scales).astype(np.float32), (offset / scales).astype(np.float32)),
+        query_map=LinearMap(turned(to_space / scales), turned(offset / scales)),
         noise=1.0,
-        item_map=LinearMap(to_items.astype(np.float32), offset_of_items.astype(np.float32)),
+        item_map=LinearMap(turned(to_items), turned(offset_of_items)),
     )
