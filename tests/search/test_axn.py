@@ -10,7 +10,7 @@ import pytest
 
 from crossknn import AXN, BayesianRidge, MinNorm, Rerank
 from crossknn.errors import InputError
-from crossknn.search import Task, run_rounds
+from crossknn.search import Progress, Proposal, Task, run_rounds
 
 
 def algorithm_1(task: Task, scores: np.ndarray, row: int, budget: int, rounds: int, mixing: float) -> list[int]:
@@ -70,6 +70,19 @@ def test_scores_of_rank_d_are_solved_by_d_plus_1_items(make_task: Any, d: int, l
         assert set(exact) <= set(progress.indices[row])
     np.testing.assert_allclose(progress.predicted[:, size:], progress.scores[:, size:], rtol=1e-3, atol=1e-2)
     assert np.isnan(progress.predicted[:, :size]).all()
+
+
+@pytest.mark.parametrize("solver", [MinNorm(), BayesianRidge(intercept_variance=1.0)])
+def test_what_a_search_remembers_of_earlier_rounds_changes_nothing_that_it_finds(make_task: Any, solver: Any) -> None:
+    class Forgetful(AXN):
+        def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
+            progress.memory = []
+            return super().propose(task, progress, size)
+
+    task, _ = make_task(5, 80, 7, learned=True)
+    found = [run_rounds(method(rounds=15, solver=solver), task, 60) for method in (AXN, Forgetful)]
+    np.testing.assert_array_equal(found[0].indices, found[1].indices)
+    np.testing.assert_allclose(found[0].predicted, found[1].predicted, rtol=1e-9, atol=1e-9)
 
 
 def test_axn_finds_what_reranking_with_as_many_calls_misses(make_task: Any) -> None:

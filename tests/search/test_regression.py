@@ -53,6 +53,34 @@ def test_bayesian_ridge_is_the_posterior_mean_in_its_primal_form(
     np.testing.assert_allclose(np.append(fit.vector, fit.intercept), expected, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("covariance", COVARIANCES)
+@pytest.mark.parametrize("sizes", [(1, 2), (3, 3 + D, 4 * D), tuple(range(1, 4 * D))], ids=str)
+def test_going_on_from_what_was_believed_is_as_good_as_from_scratch(covariance: str, sizes: tuple[int, ...]) -> None:
+    vectors, targets, mean = _problem(sizes[-1])
+    solver, whitening = BayesianRidge(0.3, COVARIANCES[covariance], 2.5), None
+    for n in sizes:
+        grown = solver.posterior(vectors[:n], targets[:n], mean, whitening=whitening)
+        if whitening is not None:
+            np.testing.assert_array_equal(grown.whitening[: len(whitening), : len(whitening)], whitening)
+        whitening = grown.whitening
+    whole = solver.posterior(vectors, targets, mean)
+    np.testing.assert_allclose(grown.query.vector, whole.query.vector, rtol=1e-9, atol=1e-9)
+    assert (grown.query.intercept, grown.surprise) == pytest.approx((whole.query.intercept, whole.surprise))
+    others = np.random.default_rng(2).normal(size=(30, D))
+    np.testing.assert_allclose(grown.variances(others), whole.variances(others), rtol=1e-9)
+
+
+def test_items_that_hardly_differ_are_begun_again_where_going_on_fails() -> None:
+    """Equal vectors a thousand times as long as the noise: what the parts lose to rounding the whole has."""
+    vectors = np.repeat(1e3 * np.random.default_rng(0).normal(size=(2, D)), 20, axis=0)
+    solver, targets = BayesianRidge(noise=1e-9), np.repeat([1.0, 2.0], 20)
+    whitening = None
+    for n in range(1, len(vectors) + 1):
+        grown = solver.posterior(vectors[:n], targets[:n], whitening=whitening)
+        whitening = grown.whitening
+    np.testing.assert_allclose(vectors @ grown.query.vector, targets, rtol=1e-3)
+
+
 @pytest.mark.parametrize("n_scored", [1, D - 1, D, D + 1, 4 * D])
 def test_without_noise_bayesian_ridge_is_min_norm_is_the_pseudo_inverse(n_scored: int) -> None:
     vectors, targets, mean = _problem(n_scored)

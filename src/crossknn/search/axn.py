@@ -12,7 +12,7 @@ import numpy as np
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.factorization.item_model import ItemModel
-from crossknn.search.regression import BayesianRidge, FittedQuery, QuerySolver
+from crossknn.search.regression import BayesianRidge, FittedQuery, Posterior, QuerySolver
 from crossknn.search.rerank import propose_by_first_stage, propose_by_item_vectors
 from crossknn.search.rounds import Progress, Proposal, Task
 from crossknn.search.stopping import Belief, rescaled
@@ -68,19 +68,13 @@ class AXN:
             raise InputError("this index has no item vectors: give train queries or a dense first stage, or use rerank")
         if self._lacks_vector(task):
             raise InputError("mixing needs the query's vector from a dense first stage; set mixing=0")
-        start = time.perf_counter()
-        known = progress.memory
-        if isinstance(known, _Liking) and known.method is self:
-            solve_seconds = 0.0
-        else:
-            fits = [self.solver.solve(*self._seen(task, items, progress, row)) for row in range(len(task.queries))]
-            fitted = np.array([fit.vector for fit in fits])
-            if self.mixing > 0 and task.query_vectors is not None:
-                fitted = (1 - self.mixing) * fitted + self.mixing * task.query_vectors
-            solve_seconds = time.perf_counter() - start
-            known = self._liking(items, fitted, fits)
-        chosen = np.array([top_k(a, size, u) for a, u in zip(known.approximate, progress.unseen, strict=True)])
-        predicted = np.take_along_axis(known.approximate, chosen, axis=1) + known.intercepts
+        liking, solve_seconds = self._liking(task, items, progress)
+        approximate = np.array([of_query.approximate for of_query in liking])
+        for of_query in liking:
+            of_query.approximate = None  # the next scores change it
+        chosen = np.array([top_k(a, size, u) for a, u in zip(approximate, progress.unseen, strict=True)])
+        intercepts = np.array([[of_query.fit.intercept] for of_query in liking])
+        predicted = np.take_along_axis(approximate, chosen, axis=1) + intercepts
         return Proposal(chosen, items.normalisation.invert(predicted.astype(np.float64)), solve_seconds)
 
     def has_variance(self, items: ItemModel | None) -> bool:
@@ -91,15 +85,13 @@ class AXN:
         """See :class:`~crossknn.search.stopping.Believer`."""
         items = task.item_model
         assert items is not None  # has_variance
-        assert isinstance(self.solver, BayesianRidge)
-        rows = range(len(task.queries))
-        posteriors = [self.solver.posterior(*self._seen(task, items, progress, row)) for row in rows]
-        fits = [posterior.query for posterior in posteriors]
-        known = self._liking(items, np.array([fit.vector for fit in fits]), fits)
-        progress.memory = known  # the next round asks the same
-        for row, posterior in enumerate(posteriors):
-            best = top_k(known.approximate[row], n, progress.unseen[row])
-            means = known.approximate[row, best].astype(np.float64) + posterior.query.intercept
+        liking, _ = self._liking(task, items, progress)
+        for row, of_query in enumerate(liking):
+            posterior, approximate = of_query.posterior, of_query.approximate
+            assert posterior is not None  # has_variance
+            assert approximate is not None
+            best = top_k(approximate, n, progress.unseen[row])
+            means = approximate[best].astype(np.float64) + posterior.query.intercept
             variances = rescaled(
                 posterior.variances(items.vectors[best]),
                 posterior.surprise,
@@ -109,17 +101,37 @@ class AXN:
             deviations = np.sqrt(np.maximum(variances, 1e-12)) / items.normalisation.scale
             yield Belief(best, items.normalisation.invert(means), deviations)
 
-    def _liking(self, items: ItemModel, fitted: FloatArray, fits: list[FittedQuery]) -> _Liking:
-        approximate = inner_products(fitted, items.vectors) + items.biases
-        return _Liking(self, approximate, np.array([[fit.intercept] for fit in fits]))
+    def _liking(self, task: Task, items: ItemModel, progress: Progress) -> tuple[list[_Liking], float]:
+        """What the queries like, and the seconds of fitting them; remembered, so that nothing is done twice."""
+        start = time.perf_counter()
+        known = [self._remembered(progress, row) for row in range(len(task.queries))]
+        n_scored = progress.indices.shape[1]
+        if all(old is not None and old.n_scored == n_scored and old.approximate is not None for old in known):
+            return [old for old in known if old is not None], 0.0
+        liking = [self._fit(task, items, progress, row, old) for row, old in enumerate(known)]
+        fitted = np.array([of_query.fit.vector for of_query in liking])
+        if self.mixing > 0 and task.query_vectors is not None:
+            fitted = (1 - self.mixing) * fitted + self.mixing * task.query_vectors
+        solve_seconds = time.perf_counter() - start
+        for of_query, approximate in zip(liking, inner_products(fitted, items.vectors) + items.biases, strict=True):
+            of_query.approximate = approximate
+        progress.memory = list(liking)
+        return liking, solve_seconds
 
-    def _seen(
-        self, task: Task, items: ItemModel, progress: Progress, row: int
-    ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
-        """What a solver takes: a query's item vectors and their scores so far, and its prior mean."""
+    def _remembered(self, progress: Progress, row: int) -> _Liking | None:
+        known = progress.memory[row] if progress.memory else None
+        return known if isinstance(known, _Liking) and known.method is self else None
+
+    def _fit(self, task: Task, items: ItemModel, progress: Progress, row: int, known: _Liking | None) -> _Liking:
+        """A query's vector refitted to its scores so far, going on from what it was."""
         seen = progress.indices[row]
-        targets = items.normalisation.apply(progress.scores[row]) - items.biases[seen]
-        return items.vectors[seen], targets, None if task.query_vectors is None else task.query_vectors[row]
+        vectors, targets = items.vectors[seen], items.normalisation.apply(progress.scores[row]) - items.biases[seen]
+        prior_mean = None if task.query_vectors is None else task.query_vectors[row]
+        if not isinstance(self.solver, BayesianRidge):
+            return _Liking(self, len(seen), self.solver.solve(vectors, targets, prior_mean))
+        whitening = known.posterior.whitening if known is not None and known.posterior is not None else None
+        posterior = self.solver.posterior(vectors, targets, prior_mean, whitening=whitening)
+        return _Liking(self, len(seen), posterior.query, posterior)
 
     def _first(self, task: Task, progress: Progress, size: int) -> Proposal:
         if self.first_round == "first stage":
@@ -133,10 +145,12 @@ class AXN:
         return self.mixing > 0 and task.query_vectors is None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Liking:
-    """What a method makes of all items: (n_queries, n_items) without, and (n_queries, 1) the constants."""
+    """What a method makes of one query after some scores, and (n_items,) of all items without the query's constant."""
 
     method: AXN
-    approximate: FloatArray
-    intercepts: FloatArray
+    n_scored: int
+    fit: FittedQuery
+    posterior: Posterior | None = None
+    approximate: FloatArray | None = None

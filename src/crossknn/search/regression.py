@@ -100,36 +100,63 @@ class BayesianRidge:
         """
         return self.posterior(vectors, targets, prior_mean).query
 
-    def posterior(self, vectors: FloatArray, targets: FloatArray, prior_mean: FloatArray | None = None) -> Posterior:
-        """What is believed of all scores after some were seen; arguments and errors as :meth:`solve`.
+    def posterior(
+        self,
+        vectors: FloatArray,
+        targets: FloatArray,
+        prior_mean: FloatArray | None = None,
+        *,
+        whitening: FloatArray | None = None,
+    ) -> Posterior:
+        """What is believed of all scores after some were seen.
 
         Gaussian process regression with a linear kernel (Rasmussen and Williams, *Gaussian Processes for Machine
-        Learning*, section 2.2). Costs no CE call, and ``O(n_scored^2 (n_scored + d))``.
+        Learning*, section 2.2).
+
+        Args:
+            vectors, targets, prior_mean: as for :meth:`solve`.
+            whitening: (n, n) ``whitening`` of what was believed when only the first ``n`` of these vectors were scored:
+                it is gone on from, and only the rows of ``K`` that are new are computed.
+
+        Raises:
+            InputError: as for :meth:`solve`.
+
+        Cost: no CE call; ``O(n_new n_scored (n_scored + d))``, where ``n_new = n_scored`` without ``whitening``.
         """
         matrix = np.asarray(vectors, dtype=np.float64)
         mean = np.zeros(matrix.shape[1]) if prior_mean is None else np.asarray(prior_mean, dtype=np.float64)
-        spread = self._times_covariance(matrix)
-        kernel = spread @ matrix.T + self.intercept_variance
-        kernel[np.diag_indices_from(kernel)] += self.noise
-        residuals = targets - matrix @ mean
+        lower_inverse = self._whitening(matrix, np.empty((0, 0)) if whitening is None else whitening)
+        whitened = lower_inverse @ (targets - matrix @ mean)
+        weights = lower_inverse.T @ whitened
+        moved = self._times_covariance((weights @ matrix)[None])[0]
+        fitted = FittedQuery(mean + moved, float(self.intercept_variance * weights.sum()))
+        return Posterior(fitted, self, vectors, lower_inverse, float(whitened @ whitened))
+
+    def _whitening(self, matrix: FloatArray, known: FloatArray) -> FloatArray:
+        """``L^-1`` of ``K = L L^T`` for (n, d) vectors, from that of the first of them (block Cholesky)."""
+        n, total = len(known), len(matrix)
+        rows = self._times_covariance(matrix[n:]) @ matrix.T + self.intercept_variance
+        across, own = rows[:, :n] @ known.T, rows[:, n:]
+        own[np.diag_indices_from(own)] += self.noise
         try:
-            weights = np.linalg.solve(kernel, residuals)
+            new = np.linalg.inv(np.linalg.cholesky(own - across @ across.T))
         except np.linalg.LinAlgError:
-            raise self._unsolvable(len(kernel)) from None
-        fitted = FittedQuery(mean + spread.T @ weights, float(self.intercept_variance * weights.sum()))
-        return Posterior(fitted, self, spread, kernel, float(residuals @ weights))
+            if n:  # rounding, perhaps: with little noise the whole may have what its parts have lost
+                return self._whitening(matrix, known[:0, :0])
+            raise InputError(
+                f"noise={self.noise:g} is too little to tell {total} scores apart, or covariance has negative "
+                "eigenvalues; give more noise"
+            ) from None
+        whitening = np.zeros((total, total))
+        whitening[:n, :n], whitening[n:, n:] = known, np.tril(new)
+        whitening[n:, :n] = -whitening[n:, n:] @ across @ known
+        return whitening
 
     def prior_variances(self, vectors: FloatArray) -> FloatArray:
         """(n,) variances of the scores of items with these (n, d) vectors before any score was seen, noise included."""
         matrix = np.asarray(vectors, dtype=np.float64)
         own: FloatArray = np.einsum("nd,nd->n", self._times_covariance(matrix), matrix)
         return own + self.intercept_variance + self.noise
-
-    def _unsolvable(self, n_scored: int) -> InputError:
-        return InputError(
-            f"noise={self.noise:g} is too little to tell {n_scored} scores apart, or covariance has negative "
-            "eigenvalues; give more noise"
-        )
 
     def _times_covariance(self, matrix: FloatArray) -> FloatArray:
         covariance = np.asarray(self.covariance, dtype=np.float64)
@@ -148,15 +175,15 @@ class Posterior:
     Attributes:
         query: the mean.
         solver: the prior.
-        spread: (n_scored, d) ``V_A S``.
-        kernel: (n_scored, n_scored) ``K``.
+        vectors: (n_scored, d) ``V_A``.
+        whitening: (n_scored, n_scored) ``L^-1`` with ``L L^T = K``, lower triangular.
         surprise: ``r^T K^-1 r`` for the residuals ``r = a - V_A m``; ``n_scored`` is what the prior expects.
     """
 
     query: FittedQuery
     solver: BayesianRidge
-    spread: FloatArray
-    kernel: FloatArray
+    vectors: FloatArray
+    whitening: FloatArray
     surprise: float
 
     def variances(self, vectors: FloatArray) -> FloatArray:
@@ -167,16 +194,9 @@ class Posterior:
 
         Returns:
             (n,).
-
-        Raises:
-            InputError: with so little noise there is no solution.
         """
         matrix = np.asarray(vectors, dtype=np.float64)
-        shared = self.spread @ matrix.T + self.solver.intercept_variance
-        try:
-            lower = np.linalg.cholesky(self.kernel)
-        except np.linalg.LinAlgError:
-            raise self.solver._unsolvable(len(self.kernel)) from None
-        explained = np.square(np.linalg.solve(lower, shared)).sum(axis=0)
+        shared = self.vectors @ self.solver._times_covariance(matrix).T + self.solver.intercept_variance
+        explained = np.square(self.whitening @ shared).sum(axis=0)
         left: FloatArray = np.maximum(self.solver.prior_variances(matrix) - explained, self.solver.noise)
         return left

@@ -81,7 +81,7 @@ class Progress:
         rounds: what each round cost.
         expected_recall: (n_queries,) the share of the exact top k expected to be among the items scored; None in a
             search that does not ask.
-        memory: whatever the method need not work out twice about this state; gone with the next scores.
+        memory: (n_queries) whatever the method need not work out twice about a query; it stays as scores come in.
     """
 
     indices: IntArray
@@ -90,7 +90,7 @@ class Progress:
     unseen: BoolArray
     rounds: list[RoundCost] = field(default_factory=list)
     expected_recall: FloatArray | None = None
-    memory: object = None
+    memory: list[object] = field(default_factory=list)
 
     def rows(self, kept: IntArray) -> Progress:
         """That of some of the queries; what is scored from now on changes only one of the two."""
@@ -101,6 +101,7 @@ class Progress:
             self.unseen[kept],
             list(self.rounds),
             None if self.expected_recall is None else self.expected_recall[kept],
+            [self.memory[row] for row in kept] if self.memory else [],
         )
 
     def round_of_column(self) -> IntArray:
@@ -271,7 +272,7 @@ class Rounds:
                 score_seconds=(scored - proposed) / n_queries,
             )
         )
-        self._asked, progress.memory = None, None
+        self._asked = None
         self._retire(round_seconds=scored - start)
 
     def progress(self) -> list[Progress]:
