@@ -253,6 +253,33 @@ class Index:
         learned._learn(train, options or BuildOptions(), None, progress)
         return learned
 
+    def with_first_stage(self, first_stage: FirstStage, factorization: Factorization | None = None) -> Index:
+        """Another index over the same items whose vectors are learned from the same scores, over another first stage.
+
+        Say, over the dual encoder that was fine-tuned on them (:class:`~crossknn.factorization.Distillation`). This
+        index stays as it is.
+
+        Args:
+            first_stage: takes the place of this one's.
+            factorization: None is what :meth:`build` would choose. Unused where the index has no scores.
+
+        Raises:
+            InputError: the factorization cannot learn from these scores, or needs vectors.
+
+        Cost: no CE call; items and train queries are embedded.
+        """
+        other = copy.copy(self)
+        other.tuning, other.first_stage, other.notes = None, first_stage, dict(self.notes)
+        other._bound_first_stage = bound = first_stage.prepare(self.items)
+        own = other.first_stage_vectors
+        other.item_model = None if own is None else ItemModel.from_vectors(own)
+        if self.train_scores is not None:
+            query_vectors = bound.embed_queries(self.train_queries) if isinstance(bound, VectorFirstStage) else None
+            scored = Pairs(self.train_scores.query_indices, self.train_scores.item_indices)
+            chosen = _chosen(factorization, scored, len(self), has_vectors=own is not None)
+            other.item_model = chosen.fit(self.train_scores, own, query_vectors)
+        return other
+
     def _learn(
         self, queries: list[str], options: BuildOptions, folder: Path | None, progress: ProgressCallback | None
     ) -> None:
@@ -264,9 +291,7 @@ class Index:
         pairs = options.plan.pairs(blocks, (len(queries), len(self)), np.random.default_rng(options.seed))
         if options.max_calls is not None:
             pairs = pairs.capped(options.first_pass_price(len(queries), len(self)))
-        asked, has_vectors = len(np.unique(pairs.query_indices)), vectors is not None
-        factorization = options.factorization or default_factorization(asked, len(self), has_vectors=has_vectors)
-        factorization.check(pairs, len(self), has_vectors=has_vectors)
+        factorization = _chosen(options.factorization, pairs, len(self), has_vectors=vectors is not None)
         self.train_queries = queries
         with tempfile.TemporaryDirectory() as scratch:
             ledger = folder or Path(scratch) / storage.COLLECTING
@@ -698,6 +723,14 @@ class OpenSearch:
             ScoredItem(self._index.item_ids[i], float(s), None if np.isnan(p) else float(p), int(r))
             for i, s, p, r in columns
         ]
+
+
+def _chosen(factorization: Factorization | None, pairs: Pairs, n_items: int, *, has_vectors: bool) -> Factorization:
+    """The one asked for or the default, if it can learn from these pairs."""
+    n_queries = len(np.unique(pairs.query_indices))
+    chosen = factorization or default_factorization(n_queries, n_items, has_vectors=has_vectors)
+    chosen.check(pairs, n_items, has_vectors=has_vectors)
+    return chosen
 
 
 def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:

@@ -664,6 +664,10 @@ def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any) -> 
     assert abs(before - after).max() > 1e-6
     run("build", "items.jsonl", *SCORED, "--first-stage", "st:tuned", "--out", "y.crossknn")
     run("search", "y.crossknn", *SCORED, "red")
+    said = run("distill", "x.crossknn", *SCORED, "--out", "again", "--index", "z.crossknn", "--max-length", "5").output
+    assert "learned z.crossknn from the same scores" in said
+    run("search", "z.crossknn", *SCORED, "red")
+    assert storage.read_manifest(Path("z.crossknn"))["config"]["notes"]["first_stage"] == f"st:{folder / 'again'}"
     assert "holds a model already" in run("distill", "x.crossknn", *SCORED, "--out", "tuned", exit_code=1).output
     assert "no scores to learn from" in run("distill", "y.crossknn", *SCORED, "--out", "z", exit_code=1).output
     run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")

@@ -63,7 +63,6 @@ def test_the_encoder_comes_nearer_to_the_cross_encoder(model: Any) -> None:
     )
     assert _cross_entropy(model, scores) - least < 0.1 * (before - least)
     assert steps == [(n, 60) for n in range(1, 61)]
-    assert not model.training
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
@@ -80,6 +79,21 @@ def test_a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not(
         replace(OPTIONS, checkpoint=tmp_path / "state.pt").fit(parted, QUERIES, ITEMS, scores)  # trained weights
 
 
+def test_a_limit_on_length_is_for_training_alone(model: Any, tiny_torch: Any, tmp_path: Path) -> None:
+    whole, scores = (
+        pytest.importorskip("sentence_transformers").SentenceTransformer(str(tmp_path / "encoder")),
+        _scores(),
+    )
+    longest, seen = model.max_seq_length, []
+    handle = model[0].register_forward_pre_hook(lambda _, given: seen.append(given[0]["input_ids"].shape[1]))
+    replace(OPTIONS, max_length=3, epochs=1).fit(model, QUERIES, ITEMS, scores)
+    handle.remove()
+    assert set(seen) == {3}
+    assert model.max_seq_length == longest
+    replace(OPTIONS, max_length=10_000, epochs=1).fit(whole, QUERIES, ITEMS, scores)
+    assert whole.max_seq_length == longest
+
+
 def test_what_cannot_be_distilled(model: Any) -> None:
     scores = _scores()
     with pytest.raises(InputError, match="do not fit"):
@@ -90,7 +104,9 @@ def test_what_cannot_be_distilled(model: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"epochs": 0}, {"items_per_query": 1}, {"learning_rate": 0.0}, {"scale": -1.0}], ids=str
+    "settings",
+    [{"epochs": 0}, {"items_per_query": 1}, {"learning_rate": 0.0}, {"max_length": 0}, {"scale": -1.0}],
+    ids=str,
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
+from crossknn.cli.models import absolute, open_first_stage
 from crossknn.cli.options import Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.factorization import Distillation
 from crossknn.files import make_folder, writing
 from crossknn.index import Index
-from crossknn.storage import read_manifest
+from crossknn.storage import check_place, read_manifest
 
 _CHECKPOINT = "distillation.pt"
 _MODEL_FILES = ("modules.json", "config.json", "config_sentence_transformers.json")
@@ -24,24 +26,47 @@ _MODEL_FILES = ("modules.json", "config.json", "config_sentence_transformers.jso
 def distill(
     index: IndexPath,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder of the new model.")],
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the train queries.")] = 3,
+    new_index: Annotated[
+        Path | None,
+        typer.Option(
+            "--index", help="Folder of a further index: the same scores, learned over the new model's vectors."
+        ),
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the train queries.")] = Distillation().epochs,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = Distillation().learning_rate,
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a text while training; the model's own limit unless given.")
+    ] = None,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
 ) -> None:
     """Fine-tune an index's own dual encoder on the scores it was built with; costs no cross-encoder call.
 
-    A run that was interrupted goes on from its last epoch.
+    A run that was interrupted goes on from its last epoch. Needs: pip install 'crossknn[torch]'.
 
-    Example: [bold]crossknn distill codes.crossknn --out encoder/[/bold]   (needs: pip install 'crossknn[torch]')
+    Example: [bold]crossknn distill codes.crossknn --out encoder/ --index better.crossknn[/bold]
     """
+    if new_index is not None:
+        check_place(new_index)
+    settings = Distillation(epochs=epochs, learning_rate=learning_rate, max_length=max_length)
     remembered = read_manifest(index)["config"].get("notes", {})
     opened = open_index(index, scorer, first_stage, device, None)
-    run_distillation(opened, first_stage or remembered.get("first_stage"), out_folder, epochs, device)
+    tuned = run_distillation(opened, first_stage or remembered.get("first_stage"), out_folder, settings, device)
+    if new_index is None:
+        out.print(f"build with it: --first-stage {escape(tuned)}", highlight=False, soft_wrap=True)
+        return
+    learned = opened.with_first_stage(open_first_stage(tuned, device))
+    learned.notes["first_stage"] = absolute(tuned)
+    learned.save(new_index)
+    notes.print(f"learned [bold]{escape(str(new_index))}[/bold] from the same scores", highlight=False)
 
 
-def run_distillation(index: Index, model_name: str | None, place: Path, epochs: int, device: str) -> None:
+def run_distillation(index: Index, model_name: str | None, place: Path, settings: Distillation, device: str) -> str:
     """Fine-tune an index's dual encoder on its scores, and write the model to a folder.
+
+    Returns:
+        The first stage with the new model in place of the old one, as ``--first-stage`` names it.
 
     Raises:
         InputError: the index has no scores, its first stage is no sentence-transformers model, or the folder holds one.
@@ -50,7 +75,8 @@ def run_distillation(index: Index, model_name: str | None, place: Path, epochs: 
     """
     if index.train_scores is None:
         raise InputError("the index was built without train queries, so there are no scores to learn from")
-    kind, _, name = (model_name or "").partition(":")
+    hybrid = "hybrid:" if (model_name or "").startswith("hybrid:") else ""
+    kind, _, name = (model_name or "").removeprefix(hybrid).partition(":")
     if kind != "st" or not name:
         raise InputError(f"distillation fine-tunes a sentence-transformers model; name it as st:NAME, not {model_name}")
     unfinished = (place / _CHECKPOINT).exists()
@@ -62,11 +88,11 @@ def run_distillation(index: Index, model_name: str | None, place: Path, epochs: 
         model = library.SentenceTransformer(name, device=device)
     checkpoint = place / _CHECKPOINT
     with progress_bar("training") as progress:
-        Distillation(epochs=epochs, checkpoint=checkpoint).fit(
+        replace(settings, checkpoint=checkpoint).fit(
             model, index.train_queries, index.items, index.train_scores, progress
         )
     with writing(place):
         model.save_pretrained(str(place))
         checkpoint.unlink()
     notes.print(f"learned from {len(index.train_scores.values):,} scores", highlight=False)
-    out.print(f"build with it: --first-stage {escape(f'st:{place}')}", highlight=False, soft_wrap=True)
+    return f"{hybrid}st:{place}"

@@ -131,8 +131,8 @@ def trial_rate(scorer: Scorer, queries: Sequence[str], items: Sequence[str], pai
 def absolute(spec: str) -> str:
     """A folder's full path, so that an index finds its models from anywhere; other names as they are."""
     kind, _, name = spec.partition(":")
-    if kind == "hybrid":
-        return f"hybrid:{absolute(name)}"
+    if kind in ("hybrid", "st"):
+        return f"{kind}:{absolute(name)}"
     return str(Path(spec).resolve()) if spec != "demo" and Path(spec).is_dir() else spec
 
 

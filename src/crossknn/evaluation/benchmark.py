@@ -92,7 +92,7 @@ class BenchmarkOptions:
         if len(set(self.systems)) != len(self.systems):
             raise InputError(f"some systems stand twice in {list(self.systems)}")
         names = {name: SystemName.parse(name) for name in self.systems}
-        if self.trainable is None and any(_fine_tunes(name) for name in names.values()):
+        if self.trainable is None and any(_fine_tuning(name) for name in names.values()):
             raise InputError("distilled systems fine-tune the first stage; it must be a sentence-transformers model")
         object.__setattr__(self, "names", names)
 
@@ -232,7 +232,7 @@ class _Lab:
             return base, Offline(embed_seconds=embed_seconds)
         key = name.learner, name.calls, name.queries, name.first == HYBRID
         if key not in self._learned:
-            make = self._distilled if LEARNERS[name.learner].fine_tunes else self._factorized
+            make = self._factorized if LEARNERS[name.learner].fine_tuning is None else self._distilled
             self._learned[key] = make(name)
         return self._learned[key]
 
@@ -243,7 +243,7 @@ class _Lab:
         if self._hybrid is None:
             assert self.dense is not None  # as checked before anything was paid
             start = time.perf_counter()
-            index = self._index(Hybrid(self.dense.encoder, self.base_vectors), self.base, None)
+            index = self.base.with_first_stage(Hybrid(self.dense.encoder, self.base_vectors))
             self._hybrid = index, self.embed_seconds + time.perf_counter() - start
         return self._hybrid
 
@@ -290,14 +290,16 @@ class _Lab:
 
     def _distilled(self, name: SystemName) -> tuple[Index, Offline]:
         """The dual encoder itself learns."""
+        fine_tuning = _fine_tuning(name)
         assert self.options.trainable is not None  # checked in the options
+        assert fine_tuning is not None
         options, timed = self._build_options(name)
         model, label = self.options.trainable(), _label(name)
         with self._kept_time(name, True) as kept:
             timed.kept = kept
             scored = self.base.learn(self._train_queries(name), options, progress=timed.told(self.progress(label)))
             assert scored.train_scores is not None
-            distillation = Distillation(checkpoint=self._checkpoint(name))
+            distillation = replace(fine_tuning, checkpoint=self._checkpoint(name))
             steps = self.progress(f"{label}, training")
             with kept:
                 distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
@@ -369,27 +371,16 @@ def over_fine_tuned(scored: Index, model: Any, factorization: Factorization) -> 
         factorization: starts from its vectors. ``MFTransductive(sweeps=0)`` leaves them as they are, and normalises
             scores to their inner products (appendix A.4).
     """
-    assert scored.train_scores is not None
-    dense = Dense(SentenceTransformersEncoder(model))
+    encoder = SentenceTransformersEncoder(model)
     start = time.perf_counter()
-    learned = dense.prepare(scored.items)
-    queries = learned.embed_queries(scored.train_queries)
+    dense = Dense(encoder, Dense(encoder).prepare(scored.items).item_vectors)
     seconds = time.perf_counter() - start
-    index = Index(
-        dict(zip(scored.item_ids, scored.items, strict=True)),
-        scored.scorer,
-        WithVectors(scored.first_stage, dense),
-        first_stage_vectors=learned.item_vectors,
-        item_model=factorization.fit(scored.train_scores, learned.item_vectors, queries),
-        train_queries=scored.train_queries,
-        train_scores=scored.train_scores,
-    )
-    return index, seconds
+    return scored.with_first_stage(WithVectors(scored.first_stage, dense), factorization), seconds
 
 
-def _fine_tunes(name: SystemName) -> bool:
-    """Whether the dual encoder has to learn for it."""
-    return name.first == DISTILLED or (name.learner is not None and LEARNERS[name.learner].fine_tunes)
+def _fine_tuning(name: SystemName) -> Distillation | None:
+    """How the dual encoder has to learn for it; None if it has not."""
+    return LEARNERS[DISTILLED if name.first == DISTILLED else name.learner].fine_tuning if name.learner else None
 
 
 def _alone(name: SystemName) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from crossknn.errors import InputError
 from crossknn.factorization import (
     CUR,
+    Distillation,
     Factorization,
     MFInductive,
     MFSideInformation,
@@ -36,15 +37,15 @@ class Learner:
         needs_vectors: starts from a dense first stage's vectors, and cannot do without.
         second_pass: half of the calls go where the train queries' own searches would look next.
         dense_rows: learns from train queries that are scored against all items.
-        fine_tunes: the dual encoder itself learns from the scores first, and the factorization starts from what it is
-            then (``scale`` fits the scale of scores alone).
+        fine_tuning: how the dual encoder itself learns from the scores first; the factorization starts from what it is
+            then (``scale`` fits the scale of scores alone). None leaves it as it is.
     """
 
     factorization: Callable[[], Factorization]
     needs_vectors: bool = False
     second_pass: bool = False
     dense_rows: bool = False
-    fine_tunes: bool = False
+    fine_tuning: Distillation | None = None
 
 
 def _scale() -> Factorization:
@@ -60,8 +61,13 @@ LEARNERS: Mapping[str, Learner] = {
     "mf-side": Learner(MFSideInformation, needs_vectors=True),
     "mf-side-refined": Learner(MFSideInformation, needs_vectors=True, second_pass=True),
     "cur": Learner(CUR, dense_rows=True),
-    DISTILLED: Learner(_scale, needs_vectors=True, fine_tunes=True),
-    "mf-side-distilled": Learner(MFSideInformation, needs_vectors=True, second_pass=True, fine_tunes=True),
+    DISTILLED: Learner(_scale, needs_vectors=True, fine_tuning=Distillation()),
+    "mf-side-distilled": Learner(
+        MFSideInformation,
+        needs_vectors=True,
+        second_pass=True,
+        fine_tuning=Distillation(epochs=4, learning_rate=5e-5, max_length=64),
+    ),
 }
 
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
@@ -131,7 +137,7 @@ class SystemName:
         parsed.search_method()
         if learner is not None and LEARNERS[learner].dense_rows and (first == VECTORS or method == "rerank"):
             raise InputError(f"{name!r}: columns of dense rows rank nothing before a query has scores; use adacur:cur")
-        if first == HYBRID and learner is not None and LEARNERS[learner].fine_tunes:
+        if first == HYBRID and learner is not None and LEARNERS[learner].fine_tuning:
             raise InputError(f"{name!r}: a fine-tuned encoder has no lexical vectors beside; leave out /hybrid")
         if first == DISTILLED and (learner in (None, DISTILLED) or method == "rerank"):
             raise InputError(

@@ -32,6 +32,8 @@ class Distillation:
         learning_rate: of AdamW, constant.
         queries_per_step: queries in a step.
         items_per_query: items of a query in a step, drawn anew each epoch from those scored.
+        max_length: tokens of a text at most while training; longer ones take longer by more than as much. None is the
+            model's own, with which it embeds afterwards whatever this is.
         scale: the dual encoder's inner products are multiplied by it before the softmax: those of unit vectors are too
             near each other for one.
         seed: of the order and the draws.
@@ -43,6 +45,7 @@ class Distillation:
     learning_rate: float = 1e-5
     queries_per_step: int = 4
     items_per_query: int = 16
+    max_length: int | None = None
     scale: float = 20.0
     seed: int = 0
     checkpoint: Path | None = None
@@ -51,6 +54,8 @@ class Distillation:
         for name, least in (("epochs", 1), ("queries_per_step", 1), ("items_per_query", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.max_length is not None and self.max_length < 1:
+            raise InputError(f"max_length must be 1 token or more, got {self.max_length}")
         if not (self.learning_rate > 0 and self.scale > 0):
             raise InputError(
                 f"learning_rate and scale must be above 0, got learning_rate={self.learning_rate}, scale={self.scale}"
@@ -90,25 +95,31 @@ class Distillation:
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate)
         key = self._key(model, queries, items, scores)
         first, n_steps = self._resume(torch, model, optimizer, key), -(-len(scored) // self.queries_per_step)
-        was_training = model.training
+        was_training, longest = model.training, model.max_seq_length
         model.train()
-        for epoch in range(first, self.epochs):
-            rng = np.random.default_rng((self.seed, epoch))
-            order = rng.permutation(list(scored))
-            with torch.random.fork_rng():
-                torch.manual_seed(int(rng.integers(2**31)))  # of dropout
-                for step in range(n_steps):
-                    chosen = order[step * self.queries_per_step : (step + 1) * self.queries_per_step]
-                    cells = [_drawn(scored[int(query)], self.items_per_query, rng) for query in chosen]
-                    optimizer.zero_grad()
-                    self._loss(torch, model, [queries[query] for query in chosen], items, scores, cells).backward()
-                    optimizer.step()
-                    if progress:
-                        progress(epoch * n_steps + step + 1, self.epochs * n_steps)
-            if self.checkpoint is not None:
-                state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                save_checkpoint(torch, self.checkpoint, key, state)
-        model.train(was_training)
+        if self.max_length is not None:
+            model.max_seq_length = min(self.max_length, longest or self.max_length)
+        try:
+            for epoch in range(first, self.epochs):
+                rng = np.random.default_rng((self.seed, epoch))
+                order = rng.permutation(list(scored))
+                with torch.random.fork_rng():
+                    torch.manual_seed(int(rng.integers(2**31)))  # of dropout
+                    for step in range(n_steps):
+                        chosen = order[step * self.queries_per_step : (step + 1) * self.queries_per_step]
+                        cells = [_drawn(scored[int(query)], self.items_per_query, rng) for query in chosen]
+                        optimizer.zero_grad()
+                        asked = [queries[query] for query in chosen]
+                        self._loss(torch, model, asked, items, scores, cells).backward()
+                        optimizer.step()
+                        if progress:
+                            progress(epoch * n_steps + step + 1, self.epochs * n_steps)
+                if self.checkpoint is not None:
+                    state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    save_checkpoint(torch, self.checkpoint, key, state)
+        finally:
+            model.train(was_training)
+            model.max_seq_length = longest
 
     def _loss(
         self,
