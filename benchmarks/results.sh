@@ -65,10 +65,14 @@ paper=(rerank rerank/bm25 tour-ce tour-mse axn-paper{,-m0.9,/bm25} axn-paper-r{1
     axn/vectors:{mf,distilled}@10 axn/distilled:mf@10 anncur:cur@10 adacur:cur@{2,10})
 beyond=(gar {rerank,axn}:mf-refined@10 axn:mf-refined@10x125 {rerank,bayes}:mf-side@{2,10} bayes-r10:mf-side@10
     {rerank,bayes}:mf-side-refined@{2,10,2x100,10x125}
-    {rerank,axn}/hybrid axn-paper-r10-m0.8/hybrid:mf@10 axn/hybrid:mf@10 bayes/hybrid:mf-side-refined@{10,2x100,10x125})
-quick=()  # all but the fine-tuned dual encoders, whose training was left out for time on the other two sets
+    {rerank,axn}/hybrid axn-paper-r10-m0.8/hybrid:mf@10 axn/hybrid:mf@10 bayes/hybrid:mf-side-refined@{10,2x100,10x125}
+    axn-paper-r10-m0.8:mf-distilled@10x125 bayes:mf-side-distilled@{2x100,10x125})
+quick=()  # all but dual encoders fine-tuned on 500 queries, whose training was left out for time on the other two sets
 for system in "${paper[@]}"; do [[ $system == *distilled* ]] || quick+=("$system"); done
-compared=(bayes/hybrid:mf-side-refined@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8/hybrid:mf@10,bayes:mf-side-refined@10x125}
+compared=(bayes:mf-side-distilled@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8:mf-distilled@10x125}
+    bayes:mf-side-distilled@10x125,bayes{,/hybrid}:mf-side-refined@10x125
+    bayes:mf-side-distilled@2x100,{axn-paper-r10-m0.8:mf@2,bayes:mf-side-refined@2x100}
+    bayes/hybrid:mf-side-refined@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8/hybrid:mf@10,bayes:mf-side-refined@10x125}
     bayes/hybrid:mf-side-refined@2x100,{axn-paper-r10-m0.8:mf@2,bayes:mf-side-refined@2x100}
     axn/hybrid,axn rerank/hybrid,rerank
     bayes:mf-side-refined@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8:mf@10x125,axn-paper-m0.8:mf-adamw@10}

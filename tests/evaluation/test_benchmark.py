@@ -121,7 +121,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     from crossknn import SentenceTransformersEncoder
 
     systems = ("rerank", "axn:mf-adamw@2", "axn:mf-ind@2", "rerank:mf-ind@2", "rerank:distilled@2", "axn:distilled@2")
-    systems += ("axn/distilled:mf@2", "bayes:mf-side-distilled@2x8")
+    systems += ("axn/distilled:mf@2", "bayes:mf-side-distilled@2x8", "axn:mf-distilled@2x8")
     options = BenchmarkOptions(
         systems=systems, ks=(1,), budgets=(20,), trainable=lambda: library.SentenceTransformer(folder, device="cpu")
     )
@@ -132,7 +132,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     for name in ("axn:distilled@2", "axn/distilled:mf@2", "axn:mf-ind@2"):
         assert report.offline[name].reembed_seconds > 0
     kept = {path.name for path in (tmp_path / "checkpoints").glob("*/*")}
-    learners = ("mf-ind@2", "distilled@2", "mf-side-distilled@2x8")
+    learners = ("mf-ind@2", "distilled@2", "mf-side-distilled@2x8", "mf-distilled@2x8")
     assert kept == {f"{learner}.{what}" for learner in learners for what in ("pt", "seconds")}
     again = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
     for name in (

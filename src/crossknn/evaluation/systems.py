@@ -52,6 +52,9 @@ def _scale() -> Factorization:
     return MFTransductive(sweeps=0)
 
 
+_FINE_TUNING = Distillation(epochs=4, learning_rate=5e-5, max_length=64)
+"""For vectors that a factorization goes on from; the paper's settings are for an encoder that searches by itself."""
+
 LEARNERS: Mapping[str, Learner] = {
     "scale": Learner(_scale),
     "mf": Learner(MFTransductive),
@@ -62,12 +65,8 @@ LEARNERS: Mapping[str, Learner] = {
     "mf-side-refined": Learner(MFSideInformation, needs_vectors=True, second_pass=True),
     "cur": Learner(CUR, dense_rows=True),
     DISTILLED: Learner(_scale, needs_vectors=True, fine_tuning=Distillation()),
-    "mf-side-distilled": Learner(
-        MFSideInformation,
-        needs_vectors=True,
-        second_pass=True,
-        fine_tuning=Distillation(epochs=4, learning_rate=5e-5, max_length=64),
-    ),
+    "mf-distilled": Learner(MFTransductive, needs_vectors=True, fine_tuning=_FINE_TUNING),
+    "mf-side-distilled": Learner(MFSideInformation, needs_vectors=True, second_pass=True, fine_tuning=_FINE_TUNING),
 }
 
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
