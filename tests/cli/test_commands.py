@@ -586,11 +586,12 @@ def test_benchmark_and_evaluate_of_judged_queries(folder: Path) -> None:
     )
     for split, judged in (("other", ["q0\ti36\t1"]), ("test", ["q1\ti12\t2", "q2\ti33\t1", "q2\ti0\t0"])):
         (beir / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged) + "\n")
-    args = ("benchmark", "beir", *BENCHMARK[2:], "-k", "1", "--budget", "42", "--json", "--system", "rerank")
+    args = ("benchmark", str(beir), *BENCHMARK[2:], "-k", "1", "--budget", "42", "--json", "--system", "rerank")
     assert len(json.loads(run(*args).stdout)["cells"]) == 1  # needs no train queries
     assert "there are 0" in run(*args, "--system", "adacur:cur@1", exit_code=1).stderr
     report = json.loads(run(*args, "--system", "adacur:cur@1", "--train-split", "other").stdout)
     assert report["n_queries"] == 2
+    assert report["context"]["data"]["name"] == "beir"  # no folder of the machine
     assert set(report["exact_task"]) == {"nDCG@10", "R@100"}
     assert report["exact_task"]["R@100"]["mean"] == 1.0
     assert report["cells"][1]["task"] == report["exact_task"]  # it scored everything

@@ -111,7 +111,7 @@ def benchmark_command(
         trainable=_trainable(first_stage, device),
         pairs=[_pair(text) for text in compare or ()],
     )
-    data = _data(items, train_queries, queries, split, train_split, train_limit, limit)
+    name, data = _data(items, train_queries, queries, split, train_split, train_limit, limit)
     make_folder(out_folder)
     uncached = open_scorer(scorer, device)
     cached = open_scorer(scorer, device, cache_file or out_folder / "scores.sqlite")
@@ -132,7 +132,7 @@ def benchmark_command(
         rate = trial_rate(uncached, data.queries, list(data.items.values()), 512)
         report = replace(report, calls_per_second=rate, context=report.context | {"rate_of": "a trial of 512 pairs"})
     measured = {"items": data.items.values(), "queries": data.queries, "train queries": data.train_queries}
-    told = {"name": items, "split": split} | {f"SHA-256 of {k}": digest_texts(v)[:12] for k, v in measured.items()}
+    told = {"name": name, "split": split} | {f"SHA-256 of {k}": digest_texts(v)[:12] for k, v in measured.items()}
     report = replace(report, context=report.context | {"data": told})
     deliver(report, out_folder, as_json=as_json)
 
@@ -184,8 +184,10 @@ def _data(
     train_split: str | None,
     train_limit: int | None,
     limit: int | None,
-) -> BenchmarkData:
+) -> tuple[str, BenchmarkData]:
+    """The data's own name, whatever folder it lies in, and the data."""
     qrels: Qrels | None = None
+    name = Path(items).name
     if items in DATASETS or items.partition(":")[0] in FOLDERS:
         if train_queries is not None or queries is not None:
             raise InputError(f"{items} has queries of its own; --train-queries and --queries go with items of a file")
@@ -196,7 +198,7 @@ def _data(
         if learned_from not in ("index_train", "dev"):
             raise InputError(f"no split {learned_from!r} to learn from; there are index_train and dev")
         train, asked = ([Query(q.text, q.item_id) for q in named.queries[s]] for s in (learned_from, split))
-        texts = dict(named.items)
+        name, texts = named.name, dict(named.items)
     elif Path(items).is_dir() and queries is None:
         texts, asked, qrels = read_beir(Path(items), split, strict=False)
         train = _beir_train(Path(items), train_queries, train_split)
@@ -212,7 +214,7 @@ def _data(
         measured.setdefault(query.text, query)  # a query that stands twice is measured once
     chosen = list(measured.values())[:limit]
     learned = [text for text in dict.fromkeys(query.text for query in train) if text not in measured]
-    return BenchmarkData(
+    return name, BenchmarkData(
         items=texts,
         train_queries=learned[:train_limit],
         queries=[query.text for query in chosen],
