@@ -120,10 +120,14 @@ def experiments(base: Index, train: list[str], args: argparse.Namespace) -> Iter
         yield f"mf-side, a hundred calls of each of {n} queries, half in a second pass", make
     texts = list(dict.fromkeys(base.items))
     yield "mf, items' own texts as queries", lambda: (base.learn(texts, BuildOptions(PerQuery(5, 5))), axn)
-    drawn = [texts[n] for n in np.random.default_rng(SEED).permutation(len(texts))[:125]]
+    shuffled = [texts[n] for n in np.random.default_rng(SEED).permutation(len(texts))]
+    drawn = shuffled[:125]
     plan = plans(len(base))["125 queries, half in a second pass"][1]
     yield "mf, 125 items' own texts as queries", lambda: (learned(drawn, plan, MFTransductive()), axn)
     yield "mf-side, 125 items' own texts as queries", lambda: (learned(drawn, plan, MFSideInformation()), bayes)
+    for n in (100, 500):
+        make = partial(lambda q: (learned(q, BuildOptions(), MFSideInformation()), bayes), shuffled[:n])
+        yield f"mf-side, a hundred calls of each of {n} items' own texts, half in a second pass", make
     for ridge in RIDGES:
         searched = noises if ridge == MFTransductive().ridge else axn
         mf = MFTransductive(ridge=ridge)
@@ -137,7 +141,7 @@ def experiments(base: Index, train: list[str], args: argparse.Namespace) -> Iter
         scored = base.learn(train, options)
         assert scored.train_scores is not None
         model = import_extra("sentence_transformers", "torch").SentenceTransformer(args.first_stage, device="cpu")
-        Distillation(epochs=epochs).fit(model, scored.train_queries, base.items, scored.train_scores)
+        Distillation(epochs=epochs, learning_rate=1e-5).fit(model, scored.train_queries, base.items, scored.train_scores)
         return over_fine_tuned(scored, model, MFTransductive(sweeps=0))[0], axn
 
     for epochs in args.distilled:

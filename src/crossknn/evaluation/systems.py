@@ -52,8 +52,8 @@ def _scale() -> Factorization:
     return MFTransductive(sweeps=0)
 
 
-_FINE_TUNING = Distillation(epochs=4, learning_rate=5e-5, max_length=64)
-"""For vectors that a factorization goes on from; the paper's settings are for an encoder that searches by itself."""
+_FINE_TUNING = Distillation(max_length=64)
+"""For vectors that a factorization goes on from."""
 
 LEARNERS: Mapping[str, Learner] = {
     "scale": Learner(_scale),
@@ -64,7 +64,7 @@ LEARNERS: Mapping[str, Learner] = {
     "mf-side": Learner(MFSideInformation, needs_vectors=True),
     "mf-side-refined": Learner(MFSideInformation, needs_vectors=True, second_pass=True),
     "cur": Learner(CUR, dense_rows=True),
-    DISTILLED: Learner(_scale, needs_vectors=True, fine_tuning=Distillation()),
+    DISTILLED: Learner(_scale, needs_vectors=True, fine_tuning=Distillation(epochs=3, learning_rate=1e-5)),
     "mf-distilled": Learner(MFTransductive, needs_vectors=True, fine_tuning=_FINE_TUNING),
     "mf-side-distilled": Learner(MFSideInformation, needs_vectors=True, second_pass=True, fine_tuning=_FINE_TUNING),
 }
