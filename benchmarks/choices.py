@@ -141,7 +141,8 @@ def experiments(base: Index, train: list[str], args: argparse.Namespace) -> Iter
         scored = base.learn(train, options)
         assert scored.train_scores is not None
         model = import_extra("sentence_transformers", "torch").SentenceTransformer(args.first_stage, device="cpu")
-        Distillation(epochs=epochs, learning_rate=1e-5).fit(model, scored.train_queries, base.items, scored.train_scores)
+        distillation = Distillation(epochs=epochs, learning_rate=1e-5)  # the paper's
+        distillation.fit(model, scored.train_queries, base.items, scored.train_scores)
         return over_fine_tuned(scored, model, MFTransductive(sweeps=0))[0], axn
 
     for epochs in args.distilled:
