@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from crossknn import storage
 from crossknn.cli.app import app
 from crossknn.cli.models import open_scorer
-from crossknn.errors import InputError
+from crossknn.errors import InputError, WriteError
 from crossknn.files import sole_writer
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
 from crossknn.search import METHODS
@@ -654,7 +654,7 @@ def test_a_service_is_closed_to_the_world_unless_told(folder: Path, monkeypatch:
 
 
 @pytest.mark.torch
-def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any) -> None:
+def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     library = pytest.importorskip("sentence_transformers")
     encoder = tiny_torch.encoder(folder)
     run(*BUILD, "--first-stage", f"st:{encoder}", "--queries", "train.csv", "--top", "5", "--uniform", "5")
@@ -665,7 +665,12 @@ def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any) -> 
     assert abs(before - after).max() > 1e-6
     run("build", "items.jsonl", *SCORED, "--first-stage", "st:tuned", "--out", "y.crossknn")
     run("search", "y.crossknn", *SCORED, "red")
-    said = run("distill", "x.crossknn", *SCORED, "--out", "again", "--index", "z.crossknn", "--max-length", "5").output
+    again = ("distill", "x.crossknn", *SCORED, "--out", "again", "--index", "z.crossknn", "--max-length", "5")
+    with monkeypatch.context() as full:
+        full.setattr("crossknn.index.Index.save", lambda *_: (_ for _ in ()).throw(WriteError("the disk is full")))
+        assert "the disk is full" in run(*again, exit_code=1).output
+    said = run(*again).output
+    assert not (folder / "again" / "distillation.pt").exists()
     assert "learned z.crossknn from the same scores" in said
     run("search", "z.crossknn", *SCORED, "red")
     assert storage.read_manifest(Path("z.crossknn"))["config"]["notes"]["first_stage"] == f"st:{folder / 'again'}"

@@ -43,7 +43,7 @@ def distill(
 ) -> None:
     """Fine-tune an index's own dual encoder on the scores it was built with; costs no cross-encoder call.
 
-    A run that was interrupted goes on from its last epoch. Needs: pip install 'crossknn[torch]'.
+    A run that was interrupted goes on when the same command is run again. Needs: pip install 'crossknn[torch]'.
 
     Example: [bold]crossknn distill codes.crossknn --out encoder/ --index better.crossknn[/bold]
     """
@@ -55,15 +55,17 @@ def distill(
     tuned = run_distillation(opened, first_stage or remembered.get("first_stage"), out_folder, settings, device)
     if new_index is None:
         out.print(f"build with it: --first-stage {escape(tuned)}", highlight=False, soft_wrap=True)
-        return
-    learned = opened.with_first_stage(open_first_stage(tuned, device))
-    learned.notes["first_stage"] = absolute(tuned)
-    learned.save(new_index)
-    notes.print(f"learned [bold]{escape(str(new_index))}[/bold] from the same scores", highlight=False)
+    else:
+        learned = opened.with_first_stage(open_first_stage(tuned, device))
+        learned.notes["first_stage"] = absolute(tuned)
+        learned.save(new_index)
+        notes.print(f"learned [bold]{escape(str(new_index))}[/bold] from the same scores", highlight=False)
+    with writing(out_folder):
+        (out_folder / _CHECKPOINT).unlink()  # the last thing: until then, the same command goes on from it
 
 
 def run_distillation(index: Index, model_name: str | None, place: Path, settings: Distillation, device: str) -> str:
-    """Fine-tune an index's dual encoder on its scores, and write the model to a folder.
+    """Fine-tune an index's dual encoder on its scores, and write the model to a folder, its checkpoint beside.
 
     Returns:
         The first stage with the new model in place of the old one, as ``--first-stage`` names it.
@@ -93,6 +95,5 @@ def run_distillation(index: Index, model_name: str | None, place: Path, settings
         )
     with writing(place):
         model.save_pretrained(str(place))
-        checkpoint.unlink()
     notes.print(f"learned from {len(index.train_scores.values):,} scores", highlight=False)
     return f"{hybrid}st:{place}"
