@@ -17,7 +17,9 @@ from crossknn import (
     BayesianRidge,
     BuildOptions,
     CrossKNNWarning,
+    Dense,
     FunctionScorer,
+    GivenVectors,
     Index,
     MFTransductive,
     MinNorm,
@@ -28,6 +30,7 @@ from crossknn import (
     storage,
 )
 from crossknn.errors import IndexFileError, InputError, ScorerError
+from crossknn.factorization import MFSideInformation
 from crossknn.scorers import Fingerprint
 from crossknn.scores import ScoreMatrix
 
@@ -200,6 +203,35 @@ def test_a_second_pass_scores_what_the_train_queries_would_look_at_next(world: A
     assert len(capped.train_scores.values) == 70
     with pytest.raises(InputError, match="refine must be a whole number of at least 0"):
         BuildOptions(refine=-1)
+
+
+def test_another_first_stage_is_learned_over_from_the_same_scores(world: Any, tmp_path: Path) -> None:
+    fields = {str(n): {"odd": n % 2 == 1} for n in range(len(world.items))}
+    index = _build(world, metadata=fields, notes={"first_stage": "dense"})
+    index.tune(world.queries[TRAIN:], k=2, budget=10)
+    before, spent = _answers(index.search_batch(world.queries, k=5, budget=15)), len(world.calls)
+    texts, vectors = world.queries + world.items, np.vstack([world.query_vectors, world.item_vectors])
+    turned = Dense(GivenVectors(dict(zip(texts, vectors**3, strict=True)), name="other"))
+    other = index.with_first_stage(turned, MFTransductive())
+    assert len(world.calls) == spent
+    assert other.train_scores is index.train_scores
+    fresh = Index.build(world.items, scorer=world.scorer, first_stage=turned)
+    query_vectors = fresh.task(index.train_queries).query_vectors
+    factors = MFTransductive().fit(index.train_scores, fresh.first_stage_vectors, query_vectors)
+    np.testing.assert_array_equal(other.item_model.vectors, factors.vectors)
+    assert (other.tuning, other.notes) == (None, {})
+    assert index.tuning is not None
+    assert _answers(index.search_batch(world.queries, k=5, budget=15)) == before
+    other.save(tmp_path)
+    loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=turned)
+    found = [of.search(world.queries[-1], k=5, budget=15, filter={"odd": True}) for of in (other, loaded)]
+    assert found[0].hits == found[1].hits
+    assert index.with_first_stage(BM25()).first_stage_vectors is None
+    with pytest.raises(InputError, match="dense first stage"):
+        index.with_first_stage(BM25(), MFSideInformation())
+    untaught = _build(world, train=0).with_first_stage(turned)
+    np.testing.assert_array_equal(untaught.item_model.vectors, fresh.item_model.vectors)
+    assert _build(world, train=0).with_first_stage(BM25()).item_model is None
 
 
 @pytest.mark.parametrize("dense", [True, False])

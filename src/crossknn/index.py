@@ -257,7 +257,7 @@ class Index:
         """Another index over the same items whose vectors are learned from the same scores, over another first stage.
 
         Say, over the dual encoder that was fine-tuned on them (:class:`~crossknn.factorization.Distillation`). This
-        index stays as it is.
+        index stays as it is; its notes and its tuning, which may tell of the old first stage, are not taken over.
 
         Args:
             first_stage: takes the place of this one's.
@@ -269,7 +269,7 @@ class Index:
         Cost: no CE call; items and train queries are embedded.
         """
         other = copy.copy(self)
-        other.tuning, other.first_stage, other.notes = None, first_stage, dict(self.notes)
+        other.tuning, other.first_stage, other.notes = None, first_stage, {}
         other._bound_first_stage = bound = first_stage.prepare(self.items)
         own = other.first_stage_vectors
         other.item_model = None if own is None else ItemModel.from_vectors(own)

@@ -674,8 +674,15 @@ def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any, mon
     assert "learned z.crossknn from the same scores" in said
     run("search", "z.crossknn", *SCORED, "red")
     assert storage.read_manifest(Path("z.crossknn"))["config"]["notes"]["first_stage"] == f"st:{folder / 'again'}"
+    same = ("distill", "x.crossknn", *SCORED, "--out", "enc", "--index")
+    for taken in ("x.crossknn", "enc"):
+        assert "choose a folder of its own" in run(*same, taken, exit_code=1).output
+    assert not (folder / "enc").exists()
     assert "holds a model already" in run("distill", "x.crossknn", *SCORED, "--out", "tuned", exit_code=1).output
     assert "no scores to learn from" in run("distill", "y.crossknn", *SCORED, "--out", "z", exit_code=1).output
+    pytest.importorskip("sklearn")
+    run(*BUILD, "--first-stage", f"hybrid:st:{encoder}", "--queries", "train.csv", "--top", "5", "--uniform", "5")
+    assert "--first-stage hybrid:st:beside" in run("distill", "x.crossknn", *SCORED, "--out", "beside").output
     run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
     assert "name it as st:NAME, not bm25" in run("distill", "x.crossknn", *SCORED, "--out", "z", exit_code=1).output
     assert not (folder / "z").exists()

@@ -157,7 +157,9 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     task, asked = between.index.task(data.queries), index.task(data.queries)
     np.testing.assert_array_equal(task.query_vectors, mf.index.task(data.queries).query_vectors)
     np.testing.assert_allclose(task.first_stage_scores, asked.query_vectors @ distilled.vectors.T, atol=1e-6)
-    beside = lab.system(SystemName.parse("bayes:mf-side-distilled@2x8")).index
+    for name in ("bayes:mf-side-distilled@2x8", "bayes/distilled:mf-side-distilled@2x8"):
+        beside = lab.system(SystemName.parse(name)).index  # whatever ranks first, it is the same encoder
+        assert beside.item_model is lab._made(SystemName.parse("bayes:mf-side-distilled@2x8"))[0].item_model
     tuned = beside.first_stage_vectors
     assert np.abs(tuned - lab.base_vectors).max() > 1e-4
     width = tuned.shape[1]

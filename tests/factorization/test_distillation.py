@@ -93,6 +93,14 @@ def test_a_limit_on_length_is_for_training_alone(model: Any, tiny_torch: Any, tm
     replace(OPTIONS, max_length=10_000, epochs=1).fit(whole, QUERIES, ITEMS, scores)
     assert whole.max_seq_length == longest
 
+    class Unlimited(type(whole)):
+        max_seq_length = property(lambda _: None)
+
+    whole.__class__ = Unlimited
+    replace(OPTIONS, epochs=1).fit(whole, QUERIES, ITEMS, scores)
+    with pytest.raises(InputError, match="no limit that could be set"):
+        replace(OPTIONS, epochs=1, max_length=3).fit(whole, QUERIES, ITEMS, scores)
+
 
 def test_what_cannot_be_distilled(model: Any) -> None:
     scores = _scores()
@@ -105,7 +113,7 @@ def test_what_cannot_be_distilled(model: Any) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"epochs": 0}, {"items_per_query": 1}, {"learning_rate": 0.0}, {"max_length": 0}, {"scale": -1.0}],
+    [{"epochs": 0}, {"items_per_query": 1}, {"learning_rate": 0.0}, {"max_length": 2}, {"scale": -1.0}],
     ids=str,
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:

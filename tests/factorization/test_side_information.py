@@ -156,8 +156,9 @@ def test_narrow_vectors_hold_the_most_of_what_queries_may_differ_by() -> None:
     )
     assert whole.vectors.shape[1] == K + D + 1
     assert narrow.vectors.shape[1] == D
-    axes = np.linalg.svd(whole.vectors.astype(np.float64), full_matrices=False)[2][:D]
-    best = axes.T @ axes  # projection that leaves the least of the vectors out (Eckart and Young)
+    axes = np.linalg.svd(whole.vectors[:, :-1].astype(np.float64), full_matrices=False)[2][: D - 1]
+    best = np.eye(K + D + 1)  # the constant stays; of the rest the least is left out (Eckart and Young)
+    best[:-1, :-1] = axes.T @ axes
     asked, new = (vectors.astype(np.float32) for vectors in (x_q[N_TRAIN:], x[:7]))
     priors = [model.query_vectors(asked) for model in (whole, narrow)]
     for of_whole, of_narrow in (
@@ -168,6 +169,17 @@ def test_narrow_vectors_hold_the_most_of_what_queries_may_differ_by() -> None:
         assert of_whole is not None
         assert of_narrow is not None
         np.testing.assert_allclose(of_whole @ best @ whole.vectors.T, of_narrow @ narrow.vectors.T, atol=2e-3)
+
+
+def test_narrow_vectors_know_the_level_of_all_scores() -> None:
+    """Which hardly varies between queries, so its direction holds little of what they may differ by."""
+    exact, x, x_q, _ = _planted()
+    far = exact - exact.mean(axis=1, keepdims=True) - 30.0
+    narrow = MFSideInformation(dimensions=K, width=D).fit(_observed(far, 0.3), x, x_q[:N_TRAIN])
+    prior = narrow.query_vectors(x_q[N_TRAIN:].astype(np.float32))
+    assert prior is not None
+    expected = narrow.normalisation.invert(prior @ narrow.vectors.T + narrow.biases)
+    assert expected.mean() == pytest.approx(far[N_TRAIN:].mean(), abs=1.0)
 
 
 def test_an_index_keeps_the_prior(tmp_path: Path) -> None:

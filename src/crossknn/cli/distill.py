@@ -29,13 +29,14 @@ def distill(
     new_index: Annotated[
         Path | None,
         typer.Option(
-            "--index", help="Folder of a further index: the same scores, learned over the new model's vectors."
+            "--index",
+            help="Folder of a further index: learned from the same scores, as build would, over the new model.",
         ),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the train queries.")] = Distillation().epochs,
-    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = Distillation().learning_rate,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the train queries.")] = Distillation.epochs,
+    learning_rate: Annotated[float, typer.Option(help="Of AdamW.")] = Distillation.learning_rate,
     max_length: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of a text while training; the model's own limit unless given.")
+        int | None, typer.Option(min=3, help="Tokens of a text while training; the model's own limit unless given.")
     ] = None,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
@@ -48,6 +49,8 @@ def distill(
     Example: [bold]crossknn distill codes.crossknn --out encoder/ --index better.crossknn[/bold]
     """
     if new_index is not None:
+        if new_index.resolve() in (index.resolve(), out_folder.resolve()):
+            raise InputError(f"--index {new_index} is to be a further index; choose a folder of its own")
         check_place(new_index)
     settings = Distillation(epochs=epochs, learning_rate=learning_rate, max_length=max_length)
     remembered = read_manifest(index)["config"].get("notes", {})
@@ -57,7 +60,7 @@ def distill(
         out.print(f"build with it: --first-stage {escape(tuned)}", highlight=False, soft_wrap=True)
     else:
         learned = opened.with_first_stage(open_first_stage(tuned, device))
-        learned.notes["first_stage"] = absolute(tuned)
+        learned.notes |= opened.notes | {"first_stage": absolute(tuned)}
         learned.save(new_index)
         notes.print(f"learned [bold]{escape(str(new_index))}[/bold] from the same scores", highlight=False)
     with writing(out_folder):

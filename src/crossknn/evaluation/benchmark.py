@@ -18,7 +18,7 @@ from crossknn.evaluation.evaluate import EvaluationOptions, check_asked, evaluat
 from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
 from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, HYBRID, LEARNERS, VECTORS, SystemName
-from crossknn.factorization import Distillation, Factorization, ItemModel, MFInductive
+from crossknn.factorization import Factorization, ItemModel, MFInductive
 from crossknn.factorization.item_model import GatedMLP
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
@@ -92,7 +92,7 @@ class BenchmarkOptions:
         if len(set(self.systems)) != len(self.systems):
             raise InputError(f"some systems stand twice in {list(self.systems)}")
         names = {name: SystemName.parse(name) for name in self.systems}
-        if self.trainable is None and any(_fine_tuning(name) for name in names.values()):
+        if self.trainable is None and any(_fine_tunes(name) for name in names.values()):
             raise InputError("distilled systems fine-tune the first stage; it must be a sentence-transformers model")
         object.__setattr__(self, "names", names)
 
@@ -290,7 +290,8 @@ class _Lab:
 
     def _distilled(self, name: SystemName) -> tuple[Index, Offline]:
         """The dual encoder itself learns."""
-        fine_tuning = _fine_tuning(name)
+        assert name.learner is not None
+        fine_tuning = LEARNERS[name.learner].fine_tuning
         assert self.options.trainable is not None  # checked in the options
         assert fine_tuning is not None
         options, timed = self._build_options(name)
@@ -310,8 +311,7 @@ class _Lab:
         """The same index, with the first round from another first stage."""
         dense = index.first_stage.dense if isinstance(index.first_stage, WithVectors) else self.dense
         assert dense is not None  # as checked before anything was paid
-        learned = None if index.item_model is None else index.item_model.vectors
-        vectors = self.base_vectors if dense is self.dense else learned
+        vectors = self.base_vectors if dense is self.dense else index.first_stage_vectors
         return self._index(WithVectors(first, dense), index, index.item_model, vectors)
 
     def _beginning_with_distilled(self, name: SystemName, index: Index, offline: Offline) -> tuple[Index, Offline]:
@@ -378,9 +378,9 @@ def over_fine_tuned(scored: Index, model: Any, factorization: Factorization) -> 
     return scored.with_first_stage(WithVectors(scored.first_stage, dense), factorization), seconds
 
 
-def _fine_tuning(name: SystemName) -> Distillation | None:
-    """How the dual encoder has to learn for it; None if it has not."""
-    return LEARNERS[DISTILLED if name.first == DISTILLED else name.learner].fine_tuning if name.learner else None
+def _fine_tunes(name: SystemName) -> bool:
+    """Whether the dual encoder has to learn for it."""
+    return name.first == DISTILLED or (name.learner is not None and LEARNERS[name.learner].fine_tuning is not None)
 
 
 def _alone(name: SystemName) -> bool:

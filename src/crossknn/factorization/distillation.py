@@ -8,7 +8,8 @@ again, and afterwards all items must be embedded again too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ class Distillation:
         learning_rate: of AdamW, constant. The paper's is 1e-5; five times as much is for some hundred queries.
         queries_per_step: queries in a step.
         items_per_query: items of a query in a step, drawn anew each epoch from those scored.
-        max_length: tokens of a text at most while training; longer ones take longer by more than as much. None is the
-            model's own, with which it embeds afterwards whatever this is.
+        max_length: tokens of a text at most while training, where time grows faster than length. None is the model's
+            own, with which it embeds afterwards in any case.
         scale: the dual encoder's inner products are multiplied by it before the softmax: those of unit vectors are too
             near each other for one.
         seed: of the order and the draws.
@@ -54,8 +55,8 @@ class Distillation:
         for name, least in (("epochs", 1), ("queries_per_step", 1), ("items_per_query", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.max_length is not None and self.max_length < 1:
-            raise InputError(f"max_length must be 1 token or more, got {self.max_length}")
+        if self.max_length is not None and self.max_length < 3:
+            raise InputError(f"max_length must be 3 or more (two tokens are no words), got {self.max_length}")
         if not (self.learning_rate > 0 and self.scale > 0):
             raise InputError(
                 f"learning_rate and scale must be above 0, got learning_rate={self.learning_rate}, scale={self.scale}"
@@ -95,11 +96,9 @@ class Distillation:
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate)
         key = self._key(model, queries, items, scores)
         first, n_steps = self._resume(torch, model, optimizer, key), -(-len(scored) // self.queries_per_step)
-        was_training, longest = model.training, model.max_seq_length
+        was_training = model.training
         model.train()
-        if self.max_length is not None:
-            model.max_seq_length = min(self.max_length, longest or self.max_length)
-        try:
+        with self._cut(model):
             for epoch in range(first, self.epochs):
                 rng = np.random.default_rng((self.seed, epoch))
                 order = rng.permutation(list(scored))
@@ -117,8 +116,24 @@ class Distillation:
                 if self.checkpoint is not None:
                     state = {"epoch": epoch + 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
                     save_checkpoint(torch, self.checkpoint, key, state)
+        model.train(was_training)
+
+    @contextmanager
+    def _cut(self, model: Any) -> Iterator[None]:
+        """Texts are cut while training."""
+        if self.max_length is None:
+            yield
+            return
+        longest = model.max_seq_length
+        try:
+            model.max_seq_length = min(self.max_length, longest or self.max_length)
+        except AttributeError:
+            raise InputError(
+                f"max_length={self.max_length}: this model has no limit that could be set; leave it out"
+            ) from None
+        try:
+            yield
         finally:
-            model.train(was_training)
             model.max_seq_length = longest
 
     def _loss(

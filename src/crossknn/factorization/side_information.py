@@ -14,8 +14,8 @@ variances are those that fit train queries best which were held out of the facto
 
 An item that was never scored has its vector, and the factors that a ridge regression of the others' tells of it.
 
-A round costs what ``phi`` is wide, so it is turned at last to the directions in which queries' scores may vary most,
-and those beyond ``width`` are left out.
+A round costs what ``phi`` is wide. Where that is beyond ``width``, factors and vectors are turned at last to the
+directions in which queries' scores may vary most, and the others are left out.
 """
 
 from __future__ import annotations
@@ -328,9 +328,10 @@ def _factors_of(x: FloatArray, factors: FloatArray) -> LinearMap:
 
 
 def _item_model(x: FloatArray, known: _Factors, expected: _Expected, variances: FloatArray, width: int) -> ItemModel:
-    """Scores are normalised to unit noise, so that one solver fits every index, and all is in the principal axes of the
-    item vectors if these were wider than ``width``: a query's weights are expected to vary by one in any direction, so
-    the first axes hold most of what queries' scores may differ by."""
+    """Scores are normalised to unit noise, so that one solver fits every index. If factors and vectors are wider than
+    ``width`` allows they are in their principal axes: a query's weights are expected to vary by one in any direction,
+    so the first axes hold most of what its scores may differ by. The constant stays, however little it varies: the
+    level of all scores is in its weight's mean."""
     roots = np.sqrt(variances / variances[3])
     noise = float(np.sqrt(variances[3]))
     vectors = np.column_stack([roots[0] * known.factors, roots[1] * x, np.full(len(x), roots[2])])
@@ -343,10 +344,14 @@ def _item_model(x: FloatArray, known: _Factors, expected: _Expected, variances: 
     told = _factors_of(x, known.factors)
     to_items = np.column_stack([roots[0] * told.matrix, roots[1] * np.eye(width_of_x), np.zeros(width_of_x)])
     offset_of_items = np.concatenate([roots[0] * told.offset, np.zeros(width_of_x), roots[2:3]])
-    axes = np.linalg.eigh(vectors.T @ vectors)[1][:, ::-1][:, :width] if vectors.shape[1] > width else None
+    varying = vectors[:, :-1]
+    narrow = varying.shape[1] >= width
+    axes = np.linalg.eigh(varying.T @ varying)[1][:, ::-1][:, : width - 1] if narrow else None
 
     def turned(rows: FloatArray) -> FloatArray:
-        return (rows if axes is None else rows @ axes).astype(np.float32)
+        if axes is not None:
+            rows = np.concatenate([rows[..., :-1] @ axes, rows[..., -1:]], axis=-1)
+        return rows.astype(np.float32)
 
     return ItemModel(
         turned(vectors),

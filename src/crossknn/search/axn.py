@@ -12,7 +12,7 @@ import numpy as np
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.factorization.item_model import ItemModel
-from crossknn.search.regression import BayesianRidge, FittedQuery, Posterior, QuerySolver
+from crossknn.search.regression import BayesianRidge, FittedQuery, QuerySolver
 from crossknn.search.rerank import propose_by_first_stage, propose_by_item_vectors
 from crossknn.search.rounds import Progress, Proposal, Task
 from crossknn.search.stopping import Belief, rescaled
@@ -69,13 +69,13 @@ class AXN:
         if self._lacks_vector(task):
             raise InputError("mixing needs the query's vector from a dense first stage; set mixing=0")
         liking, solve_seconds = self._liking(task, items, progress)
-        approximate = np.array([of_query.approximate for of_query in liking])
-        for of_query in liking:
-            of_query.approximate = None  # the next scores change it
-        chosen = np.array([top_k(a, size, u) for a, u in zip(approximate, progress.unseen, strict=True)])
-        intercepts = np.array([[of_query.fit.intercept] for of_query in liking])
-        predicted = np.take_along_axis(approximate, chosen, axis=1) + intercepts
-        return Proposal(chosen, items.normalisation.invert(predicted.astype(np.float64)), solve_seconds)
+        chosen, predicted = [], []
+        for of_query, unseen in zip(liking, progress.unseen, strict=True):
+            approximate, of_query.approximate = of_query.of_all_items(), None  # the next scores change it
+            best = top_k(approximate, size, unseen)
+            chosen.append(best)
+            predicted.append(approximate[best].astype(np.float64) + of_query.fit.intercept)
+        return Proposal(np.array(chosen), items.normalisation.invert(np.array(predicted)), solve_seconds)
 
     def has_variance(self, items: ItemModel | None) -> bool:
         """See :class:`~crossknn.search.stopping.Believer`: item vectors, a BayesianRidge solver and no mixing."""
@@ -85,11 +85,11 @@ class AXN:
         """See :class:`~crossknn.search.stopping.Believer`."""
         items = task.item_model
         assert items is not None  # has_variance
+        assert isinstance(self.solver, BayesianRidge)
         liking, _ = self._liking(task, items, progress)
         for row, of_query in enumerate(liking):
-            posterior, approximate = of_query.posterior, of_query.approximate
-            assert posterior is not None  # has_variance
-            assert approximate is not None
+            seen = self._seen(task, items, progress, row)
+            posterior, approximate = self.solver.posterior(*seen, whitening=of_query.whitening), of_query.of_all_items()
             best = top_k(approximate, n, progress.unseen[row])
             means = approximate[best].astype(np.float64) + posterior.query.intercept
             variances = rescaled(
@@ -103,35 +103,43 @@ class AXN:
 
     def _liking(self, task: Task, items: ItemModel, progress: Progress) -> tuple[list[_Liking], float]:
         """What the queries like, and the seconds of fitting them; remembered, so that nothing is done twice."""
+        n_queries, n_scored = progress.indices.shape
+        memory = progress.memory
+        known = [old for old in memory if isinstance(old, _Liking) and old.is_of(self, n_scored)]
+        if len(known) == n_queries:
+            return known, 0.0
         start = time.perf_counter()
-        known = [self._remembered(progress, row) for row in range(len(task.queries))]
-        n_scored = progress.indices.shape[1]
-        if all(old is not None and old.n_scored == n_scored and old.approximate is not None for old in known):
-            return [old for old in known if old is not None], 0.0
-        liking = [self._fit(task, items, progress, row, old) for row, old in enumerate(known)]
+        memory.extend([None] * (n_queries - len(memory)))
+        liking = []
+        for row in range(n_queries):
+            memory[row] = of_query = self._fit(task, items, progress, row)
+            liking.append(of_query)
         fitted = np.array([of_query.fit.vector for of_query in liking])
         if self.mixing > 0 and task.query_vectors is not None:
             fitted = (1 - self.mixing) * fitted + self.mixing * task.query_vectors
         solve_seconds = time.perf_counter() - start
         for of_query, approximate in zip(liking, inner_products(fitted, items.vectors) + items.biases, strict=True):
             of_query.approximate = approximate
-        progress.memory = list(liking)
         return liking, solve_seconds
 
-    def _remembered(self, progress: Progress, row: int) -> _Liking | None:
-        known = progress.memory[row] if progress.memory else None
-        return known if isinstance(known, _Liking) and known.method is self else None
-
-    def _fit(self, task: Task, items: ItemModel, progress: Progress, row: int, known: _Liking | None) -> _Liking:
-        """A query's vector refitted to its scores so far, going on from what it was."""
-        seen = progress.indices[row]
-        vectors, targets = items.vectors[seen], items.normalisation.apply(progress.scores[row]) - items.biases[seen]
-        prior_mean = None if task.query_vectors is None else task.query_vectors[row]
+    def _fit(self, task: Task, items: ItemModel, progress: Progress, row: int) -> _Liking:
+        """A query's vector refitted to its scores so far, going on from what is remembered of it."""
+        seen, n_scored = self._seen(task, items, progress, row), progress.indices.shape[1]
         if not isinstance(self.solver, BayesianRidge):
-            return _Liking(self, len(seen), self.solver.solve(vectors, targets, prior_mean))
-        whitening = known.posterior.whitening if known is not None and known.posterior is not None else None
-        posterior = self.solver.posterior(vectors, targets, prior_mean, whitening=whitening)
-        return _Liking(self, len(seen), posterior.query, posterior)
+            return _Liking(self, n_scored, self.solver.solve(*seen))
+        known = progress.memory[row]
+        whitening = known.whitening if isinstance(known, _Liking) and known.method is self else None
+        posterior = self.solver.posterior(*seen, whitening=whitening)
+        kept = posterior.whitening if len(task.queries) * n_scored**2 <= _MOST_REMEMBERED else None
+        return _Liking(self, n_scored, posterior.query, kept)
+
+    def _seen(
+        self, task: Task, items: ItemModel, progress: Progress, row: int
+    ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
+        """What a solver takes: a query's item vectors and their scores so far, and its prior mean."""
+        seen = progress.indices[row]
+        targets = items.normalisation.apply(progress.scores[row]) - items.biases[seen]
+        return items.vectors[seen], targets, None if task.query_vectors is None else task.query_vectors[row]
 
     def _first(self, task: Task, progress: Progress, size: int) -> Proposal:
         if self.first_round == "first stage":
@@ -145,6 +153,10 @@ class AXN:
         return self.mixing > 0 and task.query_vectors is None
 
 
+_MOST_REMEMBERED = 2**25
+"""Numbers in the matrices that a batch of queries goes on from (256 MB); beyond, each round fits from scratch."""
+
+
 @dataclass(eq=False)
 class _Liking:
     """What a method makes of one query after some scores, and (n_items,) of all items without the query's constant."""
@@ -152,5 +164,14 @@ class _Liking:
     method: AXN
     n_scored: int
     fit: FittedQuery
-    posterior: Posterior | None = None
+    whitening: FloatArray | None = None
     approximate: FloatArray | None = None
+
+    def is_of(self, method: AXN, n_scored: int) -> bool:
+        """Whether it says what this method makes of the query now."""
+        return self.method is method and self.n_scored == n_scored and self.approximate is not None
+
+    def of_all_items(self) -> FloatArray:
+        """(n_items,) as long as nothing else was scored."""
+        assert self.approximate is not None
+        return self.approximate

@@ -115,15 +115,17 @@ class BayesianRidge:
 
         Args:
             vectors, targets, prior_mean: as for :meth:`solve`.
-            whitening: (n, n) ``whitening`` of what was believed when only the first ``n`` of these vectors were scored:
-                it is gone on from, and only the rows of ``K`` that are new are computed.
+            whitening: (n, n) ``whitening`` of what this solver believed when only the first ``n`` of these vectors, in
+                this order, were scored: it is gone on from, and only the rows of ``K`` that are new are computed.
 
         Raises:
-            InputError: as for :meth:`solve`.
+            InputError: as for :meth:`solve`, or ``whitening`` is of more vectors than there are.
 
         Cost: no CE call; ``O(n_new n_scored (n_scored + d))``, where ``n_new = n_scored`` without ``whitening``.
         """
         matrix = np.asarray(vectors, dtype=np.float64)
+        if whitening is not None and len(whitening) > len(matrix):
+            raise InputError(f"whitening is of {len(whitening)} vectors, and there are {len(matrix)}")
         mean = np.zeros(matrix.shape[1]) if prior_mean is None else np.asarray(prior_mean, dtype=np.float64)
         lower_inverse = self._whitening(matrix, np.empty((0, 0)) if whitening is None else whitening)
         whitened = lower_inverse @ (targets - matrix @ mean)

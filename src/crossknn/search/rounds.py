@@ -293,7 +293,8 @@ class Rounds:
     def _keep(self, kept: BoolArray) -> None:
         if kept.all():
             return
-        self._stopped |= {int(self._rows[n]): self._progress.rows(np.array([n])) for n in np.flatnonzero(~kept)}
+        for n in np.flatnonzero(~kept):
+            self._stopped[int(self._rows[n])] = replace(self._progress.rows(np.array([n])), memory=[])
         rows = np.flatnonzero(kept)
         self._rows, self._task, self._progress = self._rows[rows], self._task.rows(rows), self._progress.rows(rows)
 
