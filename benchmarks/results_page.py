@@ -286,10 +286,6 @@ def content_of(marker: str) -> str:
         return recall_table(read(f"choices-{name}-dev/report.json"))
     if kind == "dense":
         return systems_table(read(f"dense-{name}/report.json"))
-    if kind == "tuned":  # a run of few systems
-        return systems_table(read(f"{name}-tuned/report.json"))
-    if kind == "tunederrors":
-        return pairs_table(read(f"{name}-tuned/report.json"), own=False, error=True)
     report = read(f"{name}/report.json")
     made: dict[str, Callable[[], str]] = {
         "systems": lambda: systems_table(report, systems_of(report, beyond=False)),
