@@ -130,7 +130,7 @@ class AXN:
         known = progress.memory[row]
         whitening = known.whitening if isinstance(known, _Liking) and known.method is self else None
         posterior = self.solver.posterior(*seen, whitening=whitening)
-        kept = posterior.whitening if len(task.queries) * n_scored**2 <= _MOST_REMEMBERED else None
+        kept = posterior.whitening if n_scored <= _MOST_REMEMBERED else None
         return _Liking(self, n_scored, posterior.query, kept)
 
     def _seen(
@@ -153,8 +153,9 @@ class AXN:
         return self.mixing > 0 and task.query_vectors is None
 
 
-_MOST_REMEMBERED = 2**25
-"""Numbers in the matrices that a batch of queries goes on from (256 MB); beyond, each round fits from scratch."""
+_MOST_REMEMBERED = 512
+"""Scores of a query whose matrix is kept to go on from (2 MB for each query of a batch); beyond, each round fits from
+scratch."""
 
 
 @dataclass(eq=False)
