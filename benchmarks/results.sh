@@ -11,7 +11,7 @@
 #     dense     dense rows against sparse cells, each at its own setting
 #     hpo       every system on test queries of HPO
 #     wordnet   the same on those of WordNet's verbs, read where CROSSKNN_WORDNET says
-#     ablations what each part of our best system is worth on ICD-10-CM
+#     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
 #     page      figures into docs/results.md
 set -euo pipefail
@@ -103,7 +103,12 @@ stopping() {
     done
 }
 
-ablations() { python benchmarks/ablations.py icd10cm-10k --first-stage "$model" --cache "$cache"; }
+ablations() {
+    local name
+    for name in icd10cm-10k hpo-10k; do
+        python benchmarks/ablations.py "$name" --first-stage "$model" --cache "$cache"
+    done
+}
 
 page() { python benchmarks/results_page.py; }
 
