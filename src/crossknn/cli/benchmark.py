@@ -187,7 +187,7 @@ def _data(
 ) -> tuple[str, BenchmarkData]:
     """The data's own name, whatever folder it lies in, and the data."""
     qrels: Qrels | None = None
-    name = Path(items).resolve().name
+    name = Path(items).resolve().name  # of a file or folder
     if items in DATASETS or items.partition(":")[0] in FOLDERS:
         if train_queries is not None or queries is not None:
             raise InputError(f"{items} has queries of its own; --train-queries and --queries go with items of a file")
