@@ -56,7 +56,7 @@ def systems(base: Index, train: list[str], calls: float) -> Mapping[str, System]
             dict(zip(whole.item_ids, whole.items, strict=True)),
             whole.scorer,
             whole.first_stage,
-            first_stage_vectors=base.first_stage_vectors,
+            first_stage_kept=base.first_stage_kept,
             item_model=model,
             train_queries=whole.train_queries,
             train_scores=whole.train_scores,

@@ -69,7 +69,7 @@ def main() -> None:
         dict(zip(base.item_ids, base.items, strict=True)),
         base.scorer,
         base.first_stage,
-        first_stage_vectors=base.first_stage_vectors,
+        first_stage_kept=base.first_stage_kept,
         item_model=placed(index, base, new),
         train_queries=train,
     )

@@ -23,14 +23,14 @@ from stored_scores import NAMES, dataset
 from crossknn.arrays import FloatArray
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.evaluation import exact_scores
-from crossknn.evaluation.systems import SystemName
+from crossknn.evaluation.systems import HYBRID, SystemName
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer, ReplayScorer
 from crossknn.search import Progress, Rounds, Task, run
 from crossknn.search.stopping import found_share, n_candidates
 
 KS, TARGETS, MOST, EACH = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), 500, 25
-SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side-refined@10x125")
+SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side-refined@10x125", "bayes/hybrid:mf-side-refined@10x125")
 
 
 @dataclass
@@ -88,7 +88,8 @@ def calibrated(
 
 
 def readings(expected: FloatArray, true: FloatArray, k: int, seed: int = 0) -> list[dict[str, Any]]:
-    """One row a target: calls, recall reached, recall expected, and the fixed budget that reaches the same recall."""
+    """One row a target: calls, recall reached, recall expected, the fixed budget that reaches the same recall, and what
+    who knows the true recall would save of that."""
     calls = EACH * np.arange(1, expected.shape[1] + 1)
     rows = []
     for target in TARGETS:
@@ -98,6 +99,7 @@ def readings(expected: FloatArray, true: FloatArray, k: int, seed: int = 0) -> l
         spent, reached, thought = calls[at], true[every, at], expected[every, at]
         resampled = np.random.default_rng(seed).integers(0, len(at), size=(1000, len(at)))
         saved = [_saved(calls, true[some], spent[some], reached[some]) for some in resampled]
+        fixed = _budget(calls, true.mean(axis=0), reached.mean())
         rows.append(
             {
                 "k": k,
@@ -105,9 +107,11 @@ def readings(expected: FloatArray, true: FloatArray, k: int, seed: int = 0) -> l
                 "calls": float(spent.mean()),
                 "recall": float(reached.mean()),
                 "expected": float(thought.mean()),
-                "fixed_budget_of_equal_recall": _budget(calls, true.mean(axis=0), reached.mean()),
-                "calls_saved": _saved(calls, true, spent, reached),
+                "fixed_budget_of_equal_recall": fixed,
+                "calls_saved": 1 - float(spent.mean()) / fixed,
                 "calls_saved_95": [float(q) for q in np.quantile(saved, [0.025, 0.975])],
+                "calls_saved_at_most": 1
+                - _fewest(calls[calls >= k], true[:, calls >= k], float(reached.mean())) / fixed,
             }
         )
     return rows
@@ -121,8 +125,26 @@ def _saved(calls: Any, true: FloatArray, spent: Any, reached: FloatArray) -> flo
     return 1 - float(spent.mean()) / _budget(calls, true.mean(axis=0), float(reached.mean()))
 
 
+def _fewest(calls: Any, true: FloatArray, recall: float) -> float:
+    """Mean calls of whoever knows every query's curve and spends where a call gains most: no search to this mean recall
+    takes fewer. Each curve is replaced by its concave hull, which can only help."""
+    steps = []
+    for curve in true:
+        at = 0
+        while at < len(calls) - 1:
+            slopes = (curve[at + 1 :] - curve[at]) / (calls[at + 1 :] - calls[at])
+            to = at + 1 + int(np.argmax(slopes))
+            steps.append((slopes[to - at - 1], calls[to] - calls[at]))
+            at = to
+    slopes, costs = np.array(sorted((step for step in steps if step[0] > 0), reverse=True)).reshape(-1, 2).T
+    gained = true[:, 0].mean() + np.append(0, np.cumsum(slopes * costs)) / len(true)
+    spent = calls[0] + np.append(0, np.cumsum(costs)) / len(true)
+    return float(np.interp(recall, gained, spent))
+
+
 def at_fixed_budgets(expected: FloatArray, true: FloatArray, k: int) -> list[dict[str, Any]]:
-    """How well the expectation orders queries that had the same number of calls (Spearman, ties averaged)."""
+    """How well the expectation orders queries that had the same number of calls (Spearman, ties averaged), and how well
+    it could at most: where most queries have the same true recall, no order of them correlates by much."""
     rows = []
     for budget in (50, 100, 200, 500):
         if budget < k:
@@ -130,7 +152,9 @@ def at_fixed_budgets(expected: FloatArray, true: FloatArray, k: int) -> list[dic
         e, t = expected[:, budget // EACH - 1], true[:, budget // EACH - 1]
         varied = np.ptp(t) > 0 and np.ptp(e) > 0
         rho = float(np.corrcoef(_ranks(e), _ranks(t))[0, 1]) if varied else None
-        rows.append({"k": k, "budget": budget, "recall": t.mean(), "expected": e.mean(), "spearman": rho})
+        most = float(_ranks(t).std() / np.arange(len(t)).std())
+        row = {"k": k, "budget": budget, "recall": t.mean(), "expected": e.mean()}
+        rows.append(row | {"spearman": rho, "spearman_at_most": most})
     return rows
 
 
@@ -158,7 +182,10 @@ def main() -> None:
     texts = {s: list(dict.fromkeys(q.text for q in data.queries[s])) for s in ("index_train", "dev", args.split)}
     queries, train = texts[args.split][: args.queries], texts["index_train"][: args.train]
     scorer = CachedScorer(open_scorer(args.scorer), args.cache)
-    plain = Index(data.items, scorer, open_first_stage(args.first_stage))
+    plain = {
+        first: Index(data.items, scorer, open_first_stage(f"{prefix}{args.first_stage}"))
+        for first, prefix in ((None, ""), (HYBRID, f"{HYBRID}:"))
+    }
     exact = exact_scores(
         queries, list(data.items.values()), scorer, args.cache.with_suffix(f".{args.name}-{args.split}-exact")
     )
@@ -167,13 +194,14 @@ def main() -> None:
         "calibrated_on_dev_queries": args.calibrate,
         "of_these_exact": args.exact,
         "queries": len(queries),
-        "items": len(plain),
+        "items": len(data.items),
         "systems": {},
     }
     for system in SYSTEMS:
         name = SystemName.parse(system)
-        learns = name.learner is not None
-        index = plain.learn(train[: name.queries], name.build_options(len(train), len(plain), 0)) if learns else plain
+        index = plain[name.first]
+        if name.learner is not None:
+            index = index.learn(train[: name.queries], name.build_options(len(train), len(index), 0))
         paths = trajectories(index, name.search_method(), queries, exact)
         stops = [row for k in KS for row in readings(*paths[k], k)]
         fixed = [row for k in KS for row in at_fixed_budgets(*paths[k], k)]

@@ -22,6 +22,9 @@ from crossknn.errors import BudgetError, IndexFileError, InputError
 from crossknn.factorization import Factorization, ItemModel, default_factorization
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
+from crossknn.first_stage.base import Kept, kept_of
+from crossknn.first_stage.beside import BoundWithVectors
+from crossknn.first_stage.dense import BoundDense
 from crossknn.index_contents import arguments_of, check_built_with, contents_of
 from crossknn.metadata import Conditions, checked_metadata
 from crossknn.results import Hit, ScoredItem, SearchResult
@@ -131,7 +134,7 @@ class Index:
         first_stage: FirstStage,
         *,
         metadata: Mapping[str, Mapping[str, Any]] | None = None,
-        first_stage_vectors: FloatArray | None = None,
+        first_stage_kept: Kept | None = None,
         item_model: ItemModel | None = None,
         train_queries: Sequence[str] = (),
         train_scores: ScoreMatrix | None = None,
@@ -147,7 +150,7 @@ class Index:
         self.tuning = tuning
         self._scorer = scorer
         self.first_stage = first_stage
-        self._bound_first_stage = first_stage.prepare(self.items, first_stage_vectors)
+        self._bound_first_stage = first_stage.prepare(self.items, first_stage_kept)
         vectors = self.first_stage_vectors
         self.item_model = ItemModel.from_vectors(vectors) if item_model is None and vectors is not None else item_model
         self._bound_scorer = prepared(scorer, self.items)
@@ -165,6 +168,11 @@ class Index:
         """(n_items, d) the items' vectors by the first stage; None if it has none."""
         first_stage = self._bound_first_stage
         return first_stage.item_vectors if isinstance(first_stage, VectorFirstStage) else None
+
+    @property
+    def first_stage_kept(self) -> Kept:
+        """What the first stage prepared of the items, and :meth:`save` keeps."""
+        return kept_of(self._bound_first_stage)
 
     # -- build, save, load -------------------------------------------------------------------------------------
 
@@ -253,7 +261,9 @@ class Index:
         learned._learn(train, options or BuildOptions(), None, progress)
         return learned
 
-    def with_first_stage(self, first_stage: FirstStage, factorization: Factorization | None = None) -> Index:
+    def with_first_stage(
+        self, first_stage: FirstStage, factorization: Factorization | None = None, *, kept: Kept | None = None
+    ) -> Index:
         """Another index over the same items whose vectors are learned from the same scores, over another first stage.
 
         Say, over the dual encoder that was fine-tuned on them (:class:`~crossknn.factorization.Distillation`). This
@@ -262,6 +272,7 @@ class Index:
         Args:
             first_stage: takes the place of this one's.
             factorization: None is what :meth:`build` would choose. Unused where the index has no scores.
+            kept: what it has prepared of the items before (:attr:`first_stage_kept`).
 
         Raises:
             InputError: the factorization cannot learn from these scores, or needs vectors.
@@ -270,14 +281,14 @@ class Index:
         """
         other = copy.copy(self)
         other.tuning, other.first_stage, other.notes = None, first_stage, {}
-        other._bound_first_stage = bound = first_stage.prepare(self.items)
+        other._bound_first_stage = bound = first_stage.prepare(self.items, kept)
         own = other.first_stage_vectors
         other.item_model = None if own is None else ItemModel.from_vectors(own)
         if self.train_scores is not None:
             query_vectors = bound.embed_queries(self.train_queries) if isinstance(bound, VectorFirstStage) else None
             scored = Pairs(self.train_scores.query_indices, self.train_scores.item_indices)
             chosen = _chosen(factorization, scored, len(self), has_vectors=own is not None)
-            other.item_model = chosen.fit(self.train_scores, own, query_vectors)
+            other._fit(chosen, query_vectors)
         return other
 
     def _learn(
@@ -319,7 +330,19 @@ class Index:
             rows = np.concatenate([known.query_indices, rows])
             columns, values = np.concatenate([known.item_indices, columns]), np.concatenate([known.values, values])
         self.train_scores = ScoreMatrix.from_pairs(rows, columns, values, (len(queries), len(self)))
-        self.item_model = factorization.fit(self.train_scores, self.first_stage_vectors, query_vectors)
+        self._fit(factorization, query_vectors)
+
+    def _fit(self, factorization: Factorization, query_vectors: FloatArray | None) -> None:
+        """Item vectors from the train scores."""
+        scores, bound = self.train_scores, self._bound_first_stage
+        assert scores is not None
+        told = None
+        if isinstance(bound, BoundWithVectors) and not isinstance(bound.first, BoundDense):
+            told = np.empty(len(scores.values))
+            for query, cells in scores.by_query():
+                (of_items,) = bound.first.scores([self.train_queries[query]])
+                told[cells] = of_items[scores.item_indices[cells]]
+        self.item_model = factorization.fit(scores, self.first_stage_vectors, query_vectors, told)
 
     def _refine(
         self,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from crossknn.index import Index
 
 _MAPS = ("query_map", "item_map")
+_KEPT = "first_stage_"
 
 
 def contents_of(index: Index) -> Contents:
@@ -41,14 +42,14 @@ def contents_of(index: Index) -> Contents:
     }
     for row, fields in zip(rows["items"], index.metadata, strict=True):
         row |= {"metadata": fields} if fields else {}
-    if index.first_stage_vectors is not None:
-        arrays["first_stage_vectors"] = index.first_stage_vectors
+    arrays |= {f"{_KEPT}{name}": array for name, array in index.first_stage_kept.items()}
     model, scores = index.item_model, index.train_scores
     if scores is not None and model is not None:
         config["item_model"] = {
             "normalisation": asdict(model.normalisation),
             "follows_first_stage": model.follows_first_stage,
             "noise": model.noise,
+            "first_stage_weight": model.first_stage_weight,
         }
         arrays |= {"item_vectors": model.vectors, "item_biases": model.biases}
         for name in _MAPS:
@@ -79,7 +80,7 @@ def arguments_of(contents: Contents) -> dict[str, Any]:
     return {
         "items": items,
         "metadata": {row["id"]: row["metadata"] for row in rows["items"] if "metadata" in row},
-        "first_stage_vectors": arrays.get("first_stage_vectors"),
+        "first_stage_kept": {n.removeprefix(_KEPT): array for n, array in arrays.items() if n.startswith(_KEPT)},
         "item_model": model,
         "train_queries": [row["text"] for row in rows.get("train_queries", [])],
         "train_scores": scores,
@@ -121,6 +122,7 @@ def _item_model(stored: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
         query_map,
         stored.get("noise"),
         item_map,
+        float(stored.get("first_stage_weight", 0.0)),
     )
 
 

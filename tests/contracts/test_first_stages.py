@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from crossknn import (
     Dense,
     GivenVectors,
     Hybrid,
+    LateInteraction,
     OnnxEncoder,
     OnnxOptions,
     RandomFirstStage,
@@ -21,6 +23,7 @@ from crossknn import (
     WithVectors,
 )
 from crossknn.first_stage import FirstStage, VectorFirstStage
+from crossknn.first_stage.base import kept_of
 
 QUERIES = ["cat", "water brain", "dog dog bird fish water", "!", "zebra", "skin bone " * 9, *"abcdefghij"]
 ITEMS = ["bird cat", "fish", "?", "skin bone water " * 6, "cat cat", "brain", "zebra", "bone " * 40, "water"]
@@ -47,6 +50,36 @@ def _hybrid(tiny: Any, tiny_torch: Any, folder: Any) -> Dense:
     return Hybrid(_given(tiny, tiny_torch, folder).encoder, dimensions=4, weight=0.5)
 
 
+class _Words:
+    """A vector for each word of a text; none for a text without one."""
+
+    fingerprint = "words"
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[Any]:
+        words = [[word for word in text.split() if word != "?"] for text in texts]
+        return [
+            np.array([[hash_of(f"{w}{n}") for n in range(12)] for w in of_text]).reshape(-1, 12) for of_text in words
+        ]
+
+
+def hash_of(text: str) -> float:
+    """A number from -1 to 1 that depends on all of a text."""
+    return zlib.crc32(text.encode()) / 2**31 - 1
+
+
+def _late(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return LateInteraction(_Words(), dimensions=7)
+
+
+def _late_with_vectors(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return WithVectors(LateInteraction(_Words()), _given(tiny, tiny_torch, folder))
+
+
+def _late_sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    pytest.importorskip("sentence_transformers")
+    return LateInteraction(SentenceTransformersEncoder(str(tiny_torch.encoder(folder)), device="cpu"))
+
+
 def _random(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
     return RandomFirstStage(3)
 
@@ -69,8 +102,11 @@ def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStag
         _tfidf,
         _hybrid,
         _random,
+        _late,
+        _late_with_vectors,
         _onnx,
         pytest.param(_sentence_transformers, marks=pytest.mark.torch),
+        pytest.param(_late_sentence_transformers, marks=pytest.mark.torch),
     ],
     ids=lambda make: make.__name__[1:],
 )
@@ -118,7 +154,7 @@ def test_saved_vectors_are_not_made_again(first_stage: FirstStage, monkeypatch: 
         return embed(texts)
 
     monkeypatch.setattr(encoder, "embed", spy)
-    again = first_stage.prepare(ITEMS, np.asarray(bound.item_vectors))
+    again = first_stage.prepare(ITEMS, kept_of(bound))
     assert not embedded
     vectors = again.embed_queries(QUERIES)
     np.testing.assert_array_equal(again.scores_given(QUERIES, vectors), bound.scores(QUERIES))

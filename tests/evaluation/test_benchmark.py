@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import AXN, BM25, AllItems, CachedScorer, Dense, FunctionScorer, GivenVectors, Hybrid, PerQuery, Rerank
+from crossknn import (
+    AXN,
+    BM25,
+    AllItems,
+    CachedScorer,
+    Dense,
+    FunctionScorer,
+    GivenVectors,
+    Hybrid,
+    LateInteraction,
+    PerQuery,
+    Rerank,
+    WithVectors,
+)
 from crossknn.errors import InputError
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import _Lab
@@ -35,7 +49,14 @@ def lab() -> tuple[BenchmarkData, Any, Any, list[tuple[str, str]]]:
 
     vectors = dict(zip(items + queries, np.vstack([v, u + rng.normal(size=u.shape)]), strict=True))
     data = BenchmarkData(dict(zip(items, items, strict=True)), queries[:N_TRAIN], queries[N_TRAIN:])
-    return data, FunctionScorer(score, name="low rank"), Dense(GivenVectors(vectors)), paid
+    return data, FunctionScorer(score, name="low rank"), Dense(_OneToken(vectors)), paid
+
+
+class _OneToken(GivenVectors):
+    """A text is one token."""
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[Any]:
+        return [self.embed([text]) for text in texts]
 
 
 SYSTEMS = (
@@ -60,6 +81,8 @@ SYSTEMS = (
     "rerank/hybrid",
     "axn/hybrid",
     "bayes/hybrid:mf-side-refined@2",
+    "rerank/late",
+    "bayes/late:mf-side-refined@2",
 )
 
 
@@ -91,6 +114,7 @@ def test_every_system_runs_and_finds_what_it_must(lab: Any, tmp_path: Path) -> N
     assert stages["anncur:cur@5"].startswith("random")
     assert " with " in stages["axn/bm25:mf@2"]
     assert all(stages[name].startswith("hybrid") == ("/hybrid" in name) for name in SYSTEMS)
+    assert all(stages[name].startswith("late") == ("/late" in name) for name in SYSTEMS)
     found = {(pair.method, pair.other, pair.budget): pair for pair in report.pairs}
     assert {pair.method: pair.other for pair in report.pairs} == {
         **dict.fromkeys(("tour-ce", "tour-mse", "axn", "axn-paper"), "rerank"),
@@ -121,7 +145,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     from crossknn import SentenceTransformersEncoder
 
     systems = ("rerank", "axn:mf-adamw@2", "axn:mf-ind@2", "rerank:mf-ind@2", "rerank:distilled@2", "axn:distilled@2")
-    systems += ("axn/distilled:mf@2", "bayes:mf-side-distilled@2x8", "axn:mf-distilled@2x8")
+    systems += ("axn/distilled:mf@2", "bayes:mf-side-distilled@2x8", "axn:mf-distilled@2x8", "bayes:mf-side-late@2x8")
     options = BenchmarkOptions(
         systems=systems, ks=(1,), budgets=(20,), trainable=lambda: library.SentenceTransformer(folder, device="cpu")
     )
@@ -132,7 +156,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     for name in ("axn:distilled@2", "axn/distilled:mf@2", "axn:mf-ind@2"):
         assert report.offline[name].reembed_seconds > 0
     kept = {path.name for path in (tmp_path / "checkpoints").glob("*/*")}
-    learners = ("mf-ind@2", "distilled@2", "mf-side-distilled@2x8", "mf-distilled@2x8")
+    learners = ("mf-ind@2", "distilled@2", "mf-side-distilled@2x8", "mf-distilled@2x8", "mf-side-late@2x8")
     assert kept == {f"{learner}.{what}" for learner in learners for what in ("pt", "seconds")}
     again = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
     for name in (
@@ -160,6 +184,11 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     for name in ("bayes:mf-side-distilled@2x8", "bayes/distilled:mf-side-distilled@2x8"):
         beside = lab.system(SystemName.parse(name)).index  # whatever ranks first, it is the same encoder
         assert beside.item_model is lab._made(SystemName.parse("bayes:mf-side-distilled@2x8"))[0].item_model
+    late = lab.system(SystemName.parse("bayes:mf-side-late@2x8")).index
+    np.testing.assert_array_equal(late.first_stage_vectors, lab.base_vectors)
+    untrained = WithVectors(LateInteraction(first_stage.encoder), first_stage)
+    assert late.first_stage.fingerprint.startswith("late:")
+    assert late.first_stage.fingerprint != untrained.fingerprint
     tuned = beside.first_stage_vectors
     assert np.abs(tuned - lab.base_vectors).max() > 1e-4
     width = tuned.shape[1]
@@ -277,6 +306,7 @@ def test_names_say_what_is_run() -> None:
         ("rerank/distilled", "by itself it is rerank:distilled@10"),
         ("axn/distilled", "such as in axn/distilled:mf@10"),
         ("axn/hybrid:distilled@2", "leave out /hybrid"),
+        ("axn/late:mf-side-late@2", "leave out /late"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
@@ -323,13 +353,20 @@ def test_what_cannot_be_measured_is_said_before_a_call_is_paid(
         ("bm25", "axn:mf-adamw@2", "axn:mf-adamw@2 needs the vectors"),
         ("bm25", "rerank/hybrid", "rerank/hybrid needs the vectors"),
         ("hybrid", "axn/hybrid:mf@2", "the first stage is a hybrid one already"),
+        ("no tokens", "bayes/late:mf@2", "gives one for a text"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_a_call_is_paid(
     lab: Any, tmp_path: Path, first: str, system: str, message: str
 ) -> None:
     data, scorer, first_stage, paid = lab
-    first_stage = {"bm25": BM25(), "hybrid": Hybrid(first_stage.encoder)}.get(first, first_stage)
+    of_items = first_stage.encoder.embed(list(data.items.values()))
+    others = {
+        "bm25": BM25(),
+        "hybrid": Hybrid(first_stage.encoder),
+        "no tokens": Dense(GivenVectors({}), of_items),
+    }
+    first_stage = others.get(first, first_stage)
     with pytest.raises(InputError, match=message):
         benchmark(
             data, scorer, first_stage, folder=tmp_path, options=BenchmarkOptions(systems=("axn:mf", system), ks=(1,))

@@ -11,6 +11,7 @@ import pytest
 
 from crossknn.errors import InputError
 from crossknn.factorization import Distillation
+from crossknn.first_stage import SentenceTransformersEncoder
 from crossknn.scores import ScoreMatrix
 
 pytestmark = pytest.mark.torch
@@ -33,6 +34,12 @@ def _scores() -> ScoreMatrix:
     return ScoreMatrix(*np.nonzero(seen), exact[seen], exact.shape)
 
 
+def _without_dropout(model: Any) -> None:
+    for module in model.modules():
+        if type(module).__name__ == "Dropout":
+            module.p = 0.0
+
+
 def _cross_entropy(model: Any, scores: ScoreMatrix) -> float:
     vectors = dict(zip(QUERIES + ITEMS, model.encode(QUERIES + ITEMS), strict=True))
     losses = []
@@ -50,13 +57,30 @@ def test_the_loss_is_the_cross_entropy_of_the_two_softmaxes(model: Any) -> None:
     np.testing.assert_allclose(float(loss.detach()), _cross_entropy(model, scores), rtol=1e-4)
 
 
+def test_late_interaction_is_what_the_first_stage_computes(model: Any) -> None:
+    torch, scores = pytest.importorskip("torch"), _scores()
+    cells = [cells for _, cells in scores.by_query()][:3]
+    options = replace(OPTIONS, late_interaction=True, scale=10.0)
+    loss = options._loss(torch, model.eval(), QUERIES[:3], ITEMS, scores, cells)
+    tokens = SentenceTransformersEncoder(model).embed_tokens(QUERIES + ITEMS)
+    unit = [of_text / np.linalg.norm(of_text, axis=1, keepdims=True) for of_text in tokens]
+    near = np.array([[(q @ i.T).max(axis=1).mean() for i in unit[len(QUERIES) :]] for q in unit[: len(QUERIES)]])
+    losses = []
+    for query, of_query in enumerate(cells):
+        a, s = scores.values[of_query], options.scale * near[query, scores.item_indices[of_query]]
+        losses.append(-np.sum(np.exp(a) / np.exp(a).sum() * (s - np.log(np.exp(s).sum()))))
+    np.testing.assert_allclose(float(loss.detach()), np.mean(losses), rtol=1e-4)
+    before = float(loss.detach())
+    _without_dropout(model)
+    replace(options, epochs=60, items_per_query=99).fit(model, QUERIES, ITEMS, scores)
+    assert float(options._loss(torch, model.eval(), QUERIES[:3], ITEMS, scores, cells).detach()) < before - 0.5
+
+
 def test_the_encoder_comes_nearer_to_the_cross_encoder(model: Any) -> None:
     scores, steps = _scores(), []
     targets = [np.exp(scores.values[cells]) / np.exp(scores.values[cells]).sum() for _, cells in scores.by_query()][:3]
     least = float(np.mean([-np.sum(target * np.log(target)) for target in targets]))
-    for module in model.modules():
-        if type(module).__name__ == "Dropout":
-            module.p = 0.0
+    _without_dropout(model)
     before = _cross_entropy(model, scores)
     replace(OPTIONS, epochs=60, items_per_query=99).fit(
         model, QUERIES, ITEMS, scores, progress=lambda done, total: steps.append((done, total))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -19,10 +20,12 @@ from crossknn.first_stage import (
     Dense,
     FirstStage,
     Hybrid,
+    LateInteraction,
     OnnxEncoder,
     RandomFirstStage,
     SentenceTransformersEncoder,
     TfIdf,
+    WithVectors,
 )
 from crossknn.onnx_model import OnnxOptions
 from crossknn.scorers import CachedScorer, Fingerprint, OnnxScorer, Scorer, SentenceTransformersScorer
@@ -35,7 +38,8 @@ SCORER_HELP = (
 )
 FIRST_STAGE_HELP = (
     "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'; with "
-    "'hybrid:' before a bi-encoder, n-grams of letters count as well."
+    "'hybrid:' before a bi-encoder, n-grams of letters count as well, and with 'late:' before that or "
+    "'st:NAME', which tokens meet ('late:st:TOKENS+hybrid:st:VECTORS' takes two models)."
 )
 
 Shortlisted = Annotated[
@@ -108,12 +112,25 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         if not isinstance(beside, Dense) or isinstance(beside, Hybrid):
             raise InputError(f"hybrid takes a dual encoder, a folder, st:NAME or demo, not {name!r}")
         return Hybrid(beside.encoder)
+    if kind == "late" and name:
+        tokens, vectors = late_parts(spec)
+        first, dense = (open_first_stage(part, device) for part in (tokens, vectors))
+        if not isinstance(first, Dense) or not isinstance(dense, Dense):
+            raise InputError(f"late takes st:NAME or hybrid:st:NAME, or st:NAME+ before one of them, not {name!r}")
+        return WithVectors(LateInteraction(first.encoder), dense)
     if Path(spec).is_dir():
         return Dense(OnnxEncoder(spec, OnnxOptions(device=device)))
     raise InputError(
         f"no first stage {spec!r}: there is no such folder, and it is not bm25, tfidf, st:NAME, random, demo, or one "
-        "of these dual encoders with hybrid: before it"
+        "of these dual encoders with hybrid: or late: before it"
     )
+
+
+def late_parts(spec: str) -> tuple[str, str]:
+    """What gives the tokens and what the vectors in ``late:TOKENS+VECTORS``, or ``late:BOTH``."""
+    both = spec.removeprefix("late:")
+    tokens, *vectors = re.split(r"\+(?=(?:st|hybrid):)", both, maxsplit=1)
+    return (tokens, vectors[0]) if vectors else (both, both)
 
 
 def trial_rate(scorer: Scorer, queries: Sequence[str], items: Sequence[str], pairs: int) -> float:
@@ -131,6 +148,9 @@ def trial_rate(scorer: Scorer, queries: Sequence[str], items: Sequence[str], pai
 def absolute(spec: str) -> str:
     """A folder's full path, so that an index finds its models from anywhere; other names as they are."""
     kind, _, name = spec.partition(":")
+    if kind == "late":
+        tokens, vectors = late_parts(spec)
+        return f"late:{absolute(tokens)}" + ("" if vectors == tokens else f"+{absolute(vectors)}")
     if kind in ("hybrid", "st"):
         return f"{kind}:{absolute(name)}"
     return str(Path(spec).resolve()) if spec != "demo" and Path(spec).is_dir() else spec

@@ -17,12 +17,14 @@ from crossknn.errors import InputError
 from crossknn.evaluation.evaluate import EvaluationOptions, check_asked, evaluate
 from crossknn.evaluation.replay import Offline, System
 from crossknn.evaluation.report import Report
-from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, HYBRID, LEARNERS, VECTORS, SystemName
+from crossknn.evaluation.systems import DISTILLED, FIRST_STAGES, LATE, LEARNERS, OVER, VECTORS, SystemName
 from crossknn.factorization import Factorization, ItemModel, MFInductive
 from crossknn.factorization.item_model import GatedMLP
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
-from crossknn.first_stage import Dense, FirstStage, Hybrid, SentenceTransformersEncoder, WithVectors
+from crossknn.first_stage import Dense, FirstStage, Hybrid, LateInteraction, SentenceTransformersEncoder, WithVectors
+from crossknn.first_stage.base import Kept
+from crossknn.first_stage.beside import BoundWithVectors
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
 from crossknn.scores import Pairs, ScoreMatrix
@@ -193,19 +195,21 @@ class _Lab:
                 self.base.task(data.train_queries[first : first + 64])
         self.train_query_seconds = time.perf_counter() - start
         self._learned: dict[tuple[str | float | None, ...], tuple[Index, Offline]] = {}
-        self._hybrid: tuple[Index, float] | None = None
+        self._bases: dict[str | None, tuple[Index, float]] = {None: (self.base, self.embed_seconds)}
 
     def _check(self, text: str, name: SystemName) -> None:
         """Refuse what could not be run, before a call is paid for."""
-        beside = name.first in (*FIRST_STAGES, DISTILLED, HYBRID) and not _alone(name)
+        beside = name.first in (*FIRST_STAGES, *OVER, DISTILLED) and not _alone(name)
         by_query = name.method.startswith("tour") or name.first == VECTORS
         by_query |= name.method == "rerank" and name.learner is not None and name.first is None
         if self.dense is None and (by_query or beside or (name.learner and LEARNERS[name.learner].needs_vectors)):
             raise InputError(
                 f"{text} needs the vectors of a dense first stage, and {self.base.first_stage.fingerprint} has none"
             )
-        if name.first == HYBRID and isinstance(self.dense, Hybrid):
-            raise InputError(f"{text}: the first stage is a hybrid one already; leave out /{HYBRID}")
+        if name.first in OVER and isinstance(self.dense, Hybrid):
+            raise InputError(f"{text}: the first stage is a hybrid one already; leave out /{name.first}")
+        if name.first == LATE and self.dense is not None:
+            LateInteraction(self.dense.encoder)
         if self.base_vectors is None and name.learner is None and name.method != "rerank":
             raise InputError(f"{text} needs item vectors; give it a learner, or a dense first stage")
 
@@ -230,7 +234,7 @@ class _Lab:
         if name.learner is None:
             base, embed_seconds = self._base(name)
             return base, Offline(embed_seconds=embed_seconds)
-        key = name.learner, name.calls, name.queries, name.first == HYBRID
+        key = name.learner, name.calls, name.queries, _over(name)
         if key not in self._learned:
             make = self._factorized if LEARNERS[name.learner].fine_tuning is None else self._distilled
             self._learned[key] = make(name)
@@ -238,14 +242,14 @@ class _Lab:
 
     def _base(self, name: SystemName) -> tuple[Index, float]:
         """The index that has learned nothing yet, and the seconds that its items' vectors took."""
-        if name.first != HYBRID:
-            return self.base, self.embed_seconds
-        if self._hybrid is None:
+        over = _over(name)
+        if over not in self._bases:
+            assert over is not None
             assert self.dense is not None  # as checked before anything was paid
             start = time.perf_counter()
-            index = self.base.with_first_stage(Hybrid(self.dense.encoder, self.base_vectors))
-            self._hybrid = index, self.embed_seconds + time.perf_counter() - start
-        return self._hybrid
+            index = self.base.with_first_stage(OVER[over](self.dense.encoder, self.base_vectors))
+            self._bases[over] = index, self.embed_seconds + time.perf_counter() - start
+        return self._bases[over]
 
     def _factorized(self, name: SystemName) -> tuple[Index, Offline]:
         options, timed = self._build_options(name)
@@ -298,21 +302,24 @@ class _Lab:
         model, label = self.options.trainable(), _label(name)
         with self._kept_time(name, True) as kept:
             timed.kept = kept
-            scored = self.base.learn(self._train_queries(name), options, progress=timed.told(self.progress(label)))
+            base, embed_seconds = self._base(name)
+            scored = base.learn(self._train_queries(name), options, progress=timed.told(self.progress(label)))
             assert scored.train_scores is not None
             distillation = replace(fine_tuning, checkpoint=self._checkpoint(name))
             steps = self.progress(f"{label}, training")
             with kept:
                 distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
-            index, reembed_seconds = over_fine_tuned(scored, model, timed)
-        return index, self._cost(index, self.embed_seconds, kept.seconds, reembed_seconds)
+            over = before_fine_tuned if fine_tuning.late_interaction else over_fine_tuned
+            index, reembed_seconds = over(scored, model, timed)
+        return index, self._cost(index, embed_seconds, kept.seconds, reembed_seconds)
 
     def _beginning_with(self, first: FirstStage, index: Index) -> Index:
         """The same index, with the first round from another first stage."""
         dense = index.first_stage.dense if isinstance(index.first_stage, WithVectors) else self.dense
         assert dense is not None  # as checked before anything was paid
         vectors = self.base_vectors if dense is self.dense else index.first_stage_vectors
-        return self._index(WithVectors(first, dense), index, index.item_model, vectors)
+        assert vectors is not None  # the dual encoder's
+        return self._index(WithVectors(first, dense), index, index.item_model, {"vectors": vectors})
 
     def _beginning_with_distilled(self, name: SystemName, index: Index, offline: Offline) -> tuple[Index, Offline]:
         """The same index, with the first round from a dual encoder that was fine-tuned on as many calls."""
@@ -327,14 +334,12 @@ class _Lab:
         )
         return self._beginning_with(other.first_stage.dense, index), offline
 
-    def _index(
-        self, first: FirstStage, like: Index, item_model: ItemModel | None, vectors: FloatArray | None = None
-    ) -> Index:
+    def _index(self, first: FirstStage, like: Index, item_model: ItemModel | None, kept: Kept | None = None) -> Index:
         return Index(
             self.data.items,
             like.scorer,
             first,
-            first_stage_vectors=vectors,
+            first_stage_kept=kept,
             item_model=item_model,
             train_queries=like.train_queries,
             train_scores=like.train_scores,
@@ -378,6 +383,24 @@ def over_fine_tuned(scored: Index, model: Any, factorization: Factorization) -> 
     return scored.with_first_stage(WithVectors(scored.first_stage, dense), factorization), seconds
 
 
+def before_fine_tuned(scored: Index, model: Any, factorization: Factorization) -> tuple[Index, float]:
+    """An index whose first stage is late interaction between a fine-tuned model's tokens, in the vectors that it had.
+    And the seconds of embedding.
+
+    Args:
+        scored: an index with train scores over a dual encoder.
+        model: a ``sentence_transformers.SentenceTransformer`` that learned from them.
+        factorization: starts from the vectors.
+    """
+    first, dense = LateInteraction(SentenceTransformersEncoder(model)), scored.first_stage
+    assert isinstance(dense, Dense)
+    start = time.perf_counter()
+    tokens = first.prepare(scored.items)
+    seconds = time.perf_counter() - start
+    kept = BoundWithVectors(tokens, dense.prepare(scored.items, scored.first_stage_kept)).kept
+    return scored.with_first_stage(WithVectors(first, dense), factorization, kept=kept), seconds
+
+
 def _fine_tunes(name: SystemName) -> bool:
     """Whether the dual encoder has to learn for it."""
     return name.first == DISTILLED or (name.learner is not None and LEARNERS[name.learner].fine_tuning is not None)
@@ -389,10 +412,15 @@ def _alone(name: SystemName) -> bool:
     return reranks or name.method == "anncur"
 
 
+def _over(name: SystemName) -> str | None:
+    """What its index is over from the start, if not the first stage as it is."""
+    return name.first if name.first in OVER else None
+
+
 def _label(name: SystemName) -> str:
     calls, queries = name.calls, name.queries
     return (
-        ("hybrid-" if name.first == HYBRID else "")
+        ("" if _over(name) is None else f"{name.first}-")
         + f"{name.learner}"
         + (f"@{calls:g}" if calls is not None else "")
         + (f"x{queries}" if queries else "")
@@ -432,10 +460,14 @@ class _Timed:
         self.factorization.check(pairs, n_items, has_vectors=has_vectors)
 
     def fit(
-        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+        self,
+        scores: ScoreMatrix,
+        item_vectors: FloatArray | None = None,
+        query_vectors: FloatArray | None = None,
+        first_stage_scores: FloatArray | None = None,
     ) -> ItemModel:
         with self.kept:
-            model = self.factorization.fit(scores, item_vectors, query_vectors)
+            model = self.factorization.fit(scores, item_vectors, query_vectors, first_stage_scores)
         self._fitted = time.perf_counter()
         return model
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.factorization import (
     CUR,
@@ -16,7 +17,16 @@ from crossknn.factorization import (
     MFTransductive,
     MFTransductiveAdamW,
 )
-from crossknn.first_stage import BM25, FirstStage, RandomFirstStage, TfIdf
+from crossknn.first_stage import (
+    BM25,
+    Encoder,
+    FirstStage,
+    Hybrid,
+    LateInteraction,
+    RandomFirstStage,
+    TfIdf,
+    WithVectors,
+)
 from crossknn.index import BuildOptions
 from crossknn.scores import AllItems, PerQuery
 from crossknn.search import METHODS, SearchMethod
@@ -26,6 +36,7 @@ _CALLS_PER_QUERY = 100
 DISTILLED = "distilled"
 VECTORS = "vectors"
 HYBRID = "hybrid"
+LATE = "late"
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,19 @@ LEARNERS: Mapping[str, Learner] = {
     DISTILLED: Learner(_scale, needs_vectors=True, fine_tuning=Distillation(epochs=3, learning_rate=1e-5)),
     "mf-distilled": Learner(MFTransductive, needs_vectors=True, fine_tuning=_FINE_TUNING),
     "mf-side-distilled": Learner(MFSideInformation, needs_vectors=True, second_pass=True, fine_tuning=_FINE_TUNING),
+    "mf-side-late": Learner(
+        MFSideInformation,
+        needs_vectors=True,
+        second_pass=True,
+        fine_tuning=replace(_FINE_TUNING, late_interaction=True),
+    ),
 }
+
+OVER: Mapping[str, Callable[[Encoder, FloatArray | None], FirstStage]] = {
+    HYBRID: Hybrid,
+    LATE: lambda encoder, vectors: WithVectors(LateInteraction(encoder), Hybrid(encoder, vectors)),
+}
+"""What an index may be over from the start, made of a dual encoder and its item vectors."""
 
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
 
@@ -86,9 +109,10 @@ class SystemName:
         method: one of :data:`~crossknn.search.METHODS`.
         rounds, mixing: in place of the method's own.
         first: what ranks the first items: a first stage in place of the index's, ``vectors`` for the learned item
-            vectors themselves, ``distilled`` for the dual encoder fine-tuned on as many calls, or ``hybrid`` for an
-            index over :class:`~crossknn.Hybrid` from the start, whose vectors are then learned from too; None is the
-            index's first stage, but what was learned where ``rerank`` has a learner.
+            vectors themselves, or ``distilled`` for the dual encoder fine-tuned on as many calls. Or one of
+            :data:`OVER`, what the index is over from the start: ``hybrid`` (:class:`~crossknn.Hybrid`), whose vectors
+            are then learned from too, or ``late``, :class:`~crossknn.LateInteraction` before these. None is the index's
+            first stage, but what was learned where ``rerank`` has a learner.
         learner: what is learned offline: one of :data:`LEARNERS` (``scale`` learns the normalisation of scores alone,
             appendix A.4 of the paper; ``distilled`` is a fine-tuned dual encoder); None learns nothing.
         calls: CE calls offline for each item; None is the learner's own setting (100 for each train query, all items
@@ -117,7 +141,7 @@ class SystemName:
         method, rounds, mixing, first, learner, calls, queries = found.groups()
         for what, value, known in (
             ("method", method, METHODS),
-            ("first stage", first, [*FIRST_STAGES, HYBRID, VECTORS, DISTILLED]),
+            ("first stage", first, [*FIRST_STAGES, *OVER, VECTORS, DISTILLED]),
             ("learner", learner, LEARNERS),
         ):
             if value is not None and value not in known:
@@ -136,8 +160,10 @@ class SystemName:
         parsed.search_method()
         if learner is not None and LEARNERS[learner].dense_rows and (first == VECTORS or method == "rerank"):
             raise InputError(f"{name!r}: columns of dense rows rank nothing before a query has scores; use adacur:cur")
-        if first == HYBRID and learner is not None and LEARNERS[learner].fine_tuning:
-            raise InputError(f"{name!r}: a fine-tuned encoder has no lexical vectors beside; leave out /hybrid")
+        fine_tuning = None if learner is None else LEARNERS[learner].fine_tuning
+        late = fine_tuning is not None and fine_tuning.late_interaction
+        if first in OVER and fine_tuning is not None and not (late and first == HYBRID):
+            raise InputError(f"{name!r}: a fine-tuned encoder has nothing beside; leave out /{first}")
         if first == DISTILLED and (learner in (None, DISTILLED) or method == "rerank"):
             raise InputError(
                 f"{name!r}: the fine-tuned encoder ranks first where other vectors are learned beside it, such as in "

@@ -28,7 +28,11 @@ class Factorization(Protocol):
         ...
 
     def fit(
-        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+        self,
+        scores: ScoreMatrix,
+        item_vectors: FloatArray | None = None,
+        query_vectors: FloatArray | None = None,
+        first_stage_scores: FloatArray | None = None,
     ) -> ItemModel:
         """Item vectors, biases and the normalisation of CE scores.
 
@@ -36,6 +40,8 @@ class Factorization(Protocol):
             scores: observed CE scores, (n_queries, n_items).
             item_vectors: (n_items, d) the first stage's, if it has any.
             query_vectors: (n_queries, d) those of the train queries, from the same encoder.
+            first_stage_scores: (n_observed,) the first stage's own scores of the observed pairs, in their order, where
+                they are something else than inner products of these vectors.
 
         Raises:
             InputError: scores that cannot be factorized in this way.

@@ -41,9 +41,13 @@ class CUR:
             )
 
     def fit(
-        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+        self,
+        scores: ScoreMatrix,
+        item_vectors: FloatArray | None = None,
+        query_vectors: FloatArray | None = None,
+        first_stage_scores: FloatArray | None = None,
     ) -> ItemModel:
-        """See :class:`~crossknn.factorization.Factorization`; the first stage's vectors are not used.
+        """See :class:`~crossknn.factorization.Factorization`; the first stage's vectors and scores are not used.
 
         Raises:
             InputError: no query has all its scores.

@@ -1,8 +1,8 @@
 """Distillation of the dual encoder: the cross-encoder's scores teach the first stage itself (DE_dstl in the paper).
 
 For a train query, the cross-entropy between the softmax of the CE's scores of its scored items and that of the dual
-encoder's is lowered. Unlike the factorizations beside it this moves the whole transformer: every step embeds texts
-again, and afterwards all items must be embedded again too.
+encoder's, or of late interaction's between its tokens, is lowered. Unlike the factorizations beside it this moves the
+whole transformer: every step embeds texts again, and afterwards all items must be embedded again too.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ class Distillation:
         learning_rate: of AdamW, constant. The paper's is 1e-5; five times as much is for some hundred queries.
         queries_per_step: queries in a step.
         items_per_query: items of a query in a step, drawn anew each epoch from those scored.
+        late_interaction: the model's tokens are to be compared (:class:`~crossknn.LateInteraction`), not its vectors of
+            whole texts.
         max_length: tokens of a text at most while training, where time grows faster than length. None is the model's
             own, with which it embeds afterwards in any case.
-        scale: the dual encoder's inner products are multiplied by it before the softmax: those of unit vectors are too
+        scale: inner products, or means of them, are multiplied by it before the softmax: those of unit vectors are too
             near each other for one.
         seed: of the order and the draws.
         checkpoint: file that keeps the state after every epoch; a run that was stopped goes on from it. One of other
@@ -46,6 +48,7 @@ class Distillation:
     learning_rate: float = 5e-5
     queries_per_step: int = 4
     items_per_query: int = 16
+    late_interaction: bool = False
     max_length: int | None = None
     scale: float = 20.0
     seed: int = 0
@@ -148,14 +151,28 @@ class Distillation:
         """Mean over queries of the cross-entropy of softmax(DE scores) under softmax(CE scores)."""
         seen = [scores.item_indices[of_query] for of_query in cells]
         texts, places = np.unique(np.concatenate(seen), return_inverse=True)
-        vectors = _embed(model, [*queries, *(items[item] for item in texts)])
-        of_queries, of_items = vectors[: len(queries)], vectors[len(queries) :]
+        near = self._nearness(torch, model, queries, [items[item] for item in texts])
         losses = []
         places_of_query = np.split(places, np.cumsum([len(some) for some in seen])[:-1])
-        for u, of_query, chosen in zip(of_queries, cells, places_of_query, strict=True):
-            target = torch.as_tensor(scores.values[of_query], dtype=vectors.dtype, device=vectors.device).softmax(0)
-            losses.append(-(target * (self.scale * (of_items[chosen] @ u)).log_softmax(0)).sum())
+        for of_texts, of_query, chosen in zip(near, cells, places_of_query, strict=True):
+            target = torch.as_tensor(scores.values[of_query], dtype=near.dtype, device=near.device).softmax(0)
+            losses.append(-(target * (self.scale * of_texts[chosen]).log_softmax(0)).sum())
         return torch.stack(losses).mean()
+
+    def _nearness(self, torch: Any, model: Any, queries: Sequence[str], texts: Sequence[str]) -> Any:
+        """(n_queries, n_texts) inner products, or mean highest cosines of their tokens, with gradients."""
+        of_queries, of_texts = _embed(model, queries), _embed(model, texts)
+        if not self.late_interaction:
+            return of_queries["sentence_embedding"] @ of_texts["sentence_embedding"].T
+        (asked, is_asked), (tokens, is_token) = (
+            (torch.nn.functional.normalize(out["token_embeddings"], dim=-1), out["attention_mask"].bool())
+            for out in (of_queries, of_texts)
+        )
+        rows = []
+        for of_query, own in zip(asked, is_asked, strict=True):
+            near = torch.einsum("qd,nld->nql", of_query[own], tokens).masked_fill(~is_token[:, None], -1.0)
+            rows.append(near.amax(-1).mean(-1))
+        return torch.stack(rows)
 
     def _key(self, model: Any, queries: Sequence[str], items: Sequence[str], scores: ScoreMatrix) -> str:
         """Tells whether a checkpoint belongs to these weights, texts, scores and settings; epochs may be added."""
@@ -177,11 +194,11 @@ class Distillation:
         return int(state["epoch"])
 
 
-def _embed(model: Any, texts: list[str]) -> Any:
-    """(n, d) with gradients."""
+def _embed(model: Any, texts: Sequence[str]) -> Any:
+    """A model's outputs, with gradients."""
     prepare = getattr(model, "preprocess", None) or model.tokenize  # before sentence-transformers 6
-    features = {name: value.to(model.device) for name, value in prepare(texts).items() if hasattr(value, "to")}
-    return model(features)["sentence_embedding"]
+    features = {name: value.to(model.device) for name, value in prepare(list(texts)).items() if hasattr(value, "to")}
+    return model(features)
 
 
 def _drawn(cells: IntArray, n: int, rng: np.random.Generator) -> IntArray:

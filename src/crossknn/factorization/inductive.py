@@ -80,7 +80,11 @@ class MFInductive:
             raise InputError("MF_Ind needs two scored pairs at least; give train queries and a plan that scores some")
 
     def fit(
-        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+        self,
+        scores: ScoreMatrix,
+        item_vectors: FloatArray | None = None,
+        query_vectors: FloatArray | None = None,
+        first_stage_scores: FloatArray | None = None,
     ) -> ItemModel:
         """See :class:`~crossknn.factorization.Factorization`.
 
@@ -88,6 +92,7 @@ class MFInductive:
             scores: observed CE scores, (n_queries, n_items).
             item_vectors: (n_items, d), needed.
             query_vectors: (n_queries, d), needed.
+            first_stage_scores: not used.
 
         Raises:
             InputError: no vectors, or shapes that do not fit, or a checkpoint of something else.

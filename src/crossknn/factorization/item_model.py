@@ -112,7 +112,7 @@ def _in_blocks(vectors: FloatArray, width: int, function: Callable[[FloatArray],
 
 @dataclass(frozen=True, eq=False)
 class ItemModel:
-    """Predicts a query's normalised scores of all items: ``s' = V u + c + constant``.
+    """Predicts a query's normalised scores of all items: ``s' = V u + c + g f + constant``.
 
     Attributes:
         vectors: ``V`` (n_items, d) float32, possibly memory-mapped.
@@ -123,6 +123,8 @@ class ItemModel:
         noise: variance of a normalised score around what the best query vector says, where the factorization has
             learned a prior for the query in which it is so; the search ``bayes`` relies on it. None: no prior.
         item_map: what takes items from the first stage's vectors to the space of ``V``, where that was learned.
+        first_stage_weight: ``g``, what one point of the first stage's score ``f`` adds; 0 where ``f`` is an inner
+            product of vectors that are in ``V`` anyway.
     """
 
     vectors: FloatArray
@@ -132,6 +134,7 @@ class ItemModel:
     query_map: GatedMLP | LinearMap | None = None
     noise: float | None = None
     item_map: GatedMLP | LinearMap | None = None
+    first_stage_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.biases.shape != (len(self.vectors),):
@@ -148,6 +151,19 @@ class ItemModel:
         if vectors is None or not self.follows_first_stage:
             return None
         return vectors if self.query_map is None else self.query_map.apply(vectors)
+
+    def beside(self, first_stage_scores: FloatArray) -> FloatArray:
+        """What items score beside their vectors' inner products with the query's: ``c + g f``.
+
+        Args:
+            first_stage_scores: (..., n_items) of all items.
+
+        Returns:
+            (..., n_items), or (n_items,) where the first stage's scores count for nothing.
+        """
+        if not self.first_stage_weight:
+            return self.biases
+        return self.biases + self.first_stage_weight * first_stage_scores
 
     def place(self, vectors: FloatArray) -> FloatArray:
         """Vectors of items that are not in the index and were never scored, in the space of ``V``; their bias is 0.

@@ -12,6 +12,9 @@ being what the mean leaves over, and ``L L^T = U^T U / |Q|``, so that a standard
 The alternation starts from the SVD of rows that a Gaussian process over ``x`` has filled in. The ridge of ``M`` and the
 variances are those that fit train queries best which were held out of the factors (squared error; likelihood).
 
+Where the first stage ranks by something else than ``x`` (late interaction, BM25), the mean has its score as well, times
+a constant: what the items' vectors cannot say of a pair, such as which words meet.
+
 An item that was never scored has its vector, and the factors that a ridge regression of the others' tells of it.
 
 A round costs what ``phi`` is wide. Where that is beyond ``width``, factors and vectors are turned at last to the
@@ -21,7 +24,7 @@ directions in which queries' scores may vary most, and the others are left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,7 +83,11 @@ class MFSideInformation:
             raise InputError("MF with side information needs scores of two train queries at least")
 
     def fit(
-        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+        self,
+        scores: ScoreMatrix,
+        item_vectors: FloatArray | None = None,
+        query_vectors: FloatArray | None = None,
+        first_stage_scores: FloatArray | None = None,
     ) -> ItemModel:
         """See :class:`~crossknn.factorization.Factorization`.
 
@@ -88,6 +95,8 @@ class MFSideInformation:
             scores: observed CE scores, (n_queries, n_items).
             item_vectors: (n_items, d), needed.
             query_vectors: (n_queries, d), needed.
+            first_stage_scores: (n_observed,), see :class:`~crossknn.factorization.Factorization`. What they tell of a
+                score is in the mean, and what they leave is learned.
 
         Raises:
             InputError: no vectors, shapes that do not fit, or scores of fewer than two queries.
@@ -101,6 +110,9 @@ class MFSideInformation:
         assert query_vectors is not None
         x, x_q = (np.asarray(a, dtype=np.float64) for a in (item_vectors, query_vectors))
         check_shapes(scores, x, x_q)
+        told = _told(scores, x, x_q, first_stage_scores)
+        if first_stage_scores is not None:
+            scores = replace(scores, values=scores.values - told * first_stage_scores)
         rows = [(query, cells) for query, cells in scores.by_query() if len(cells)]
         asked = np.random.default_rng(self.seed).permutation(len(rows))
         n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1, _MOST_HELD_OUT)
@@ -109,12 +121,13 @@ class MFSideInformation:
         filled = dict(zip((query for query, _ in rows), self._filled(observed, rows), strict=True))
         partial = self._factors(observed, kept, filled)
         spread = _variances(observed, held_out, partial, _Expected.nothing(partial, x))
-        told = _weights(observed, kept, partial, spread)
-        ridge = _best_ridge(observed, held_out, partial, told)
-        left = _variances(observed, held_out, partial, _expected(*told, ridge))
+        weights = _weights(observed, kept, partial, spread)
+        ridge = _best_ridge(observed, held_out, partial, weights)
+        left = _variances(observed, held_out, partial, _expected(*weights, ridge))
         whole = self._factors(observed, rows, filled)
         expected = _expected(*_weights(observed, rows, whole, spread), ridge)
-        return _item_model(x, whole, expected, left, self.width)
+        model = _item_model(x, whole, expected, left, self.width)
+        return replace(model, first_stage_weight=told * model.normalisation.scale)
 
     def _factors(
         self, observed: _Observed, rows: list[tuple[int, IntArray]], filled: Mapping[int, FloatArray]
@@ -154,6 +167,23 @@ class MFSideInformation:
             inner[np.diag_indices_from(inner)] += 0.125
             known = np.column_stack([observed.scores.values[cells], observed.design(cells)])
             yield kernel @ np.linalg.solve(inner, known).astype(np.float32)
+
+
+def _told(scores: ScoreMatrix, x: FloatArray, x_q: FloatArray, first_stage_scores: FloatArray | None) -> float:
+    """What one point of the first stage's score adds to the cross-encoder's, by least squares, the inner products
+    beside it; 0 where they fall as it rises.
+
+    Raises:
+        InputError: not one score for each pair.
+    """
+    if first_stage_scores is None:
+        return 0.0
+    if first_stage_scores.shape != scores.values.shape:
+        raise InputError(
+            f"first-stage scores of shape {first_stage_scores.shape} do not fit {len(scores.values)} observed pairs"
+        )
+    design = np.column_stack([first_stage_scores, _Observed(scores, x, x_q).design(np.arange(len(scores.values)))])
+    return max(0.0, float(np.linalg.lstsq(design, scores.values, rcond=None)[0][0]))
 
 
 @dataclass(frozen=True)

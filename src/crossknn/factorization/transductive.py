@@ -62,7 +62,11 @@ class MFTransductive:
             raise InputError("there is no score to factorize; give train queries and a plan that scores some pairs")
 
     def fit(
-        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+        self,
+        scores: ScoreMatrix,
+        item_vectors: FloatArray | None = None,
+        query_vectors: FloatArray | None = None,
+        first_stage_scores: FloatArray | None = None,
     ) -> ItemModel:
         """See :class:`~crossknn.factorization.Factorization`. Items without a score keep their start and a bias of 0.
 
@@ -70,6 +74,7 @@ class MFTransductive:
             scores: observed CE scores, (n_queries, n_items).
             item_vectors: (n_items, d) ``v0``; None starts from small random ones.
             query_vectors: (n_queries, d) ``u0``; given with ``item_vectors`` or not at all.
+            first_stage_scores: not used.
 
         Raises:
             InputError: no score at all, or shapes that do not fit.

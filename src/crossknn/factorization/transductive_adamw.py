@@ -61,7 +61,11 @@ class MFTransductiveAdamW:
             raise InputError("there is no score to factorize; give train queries and a plan that scores some pairs")
 
     def fit(
-        self, scores: ScoreMatrix, item_vectors: FloatArray | None = None, query_vectors: FloatArray | None = None
+        self,
+        scores: ScoreMatrix,
+        item_vectors: FloatArray | None = None,
+        query_vectors: FloatArray | None = None,
+        first_stage_scores: FloatArray | None = None,
     ) -> ItemModel:
         """See :class:`~crossknn.factorization.Factorization`.
 
@@ -69,6 +73,7 @@ class MFTransductiveAdamW:
             scores: observed CE scores, (n_queries, n_items).
             item_vectors: (n_items, d), needed.
             query_vectors: (n_queries, d), needed.
+            first_stage_scores: not used.
 
         Raises:
             InputError: no vectors, or shapes that do not fit.

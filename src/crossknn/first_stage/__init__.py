@@ -5,6 +5,7 @@ from crossknn.first_stage.beside import WithVectors
 from crossknn.first_stage.bm25 import BM25
 from crossknn.first_stage.dense import Dense, Encoder, GivenVectors, OnnxEncoder, SentenceTransformersEncoder
 from crossknn.first_stage.hybrid import Hybrid
+from crossknn.first_stage.late import LateInteraction, TokenEncoder
 from crossknn.first_stage.random import RandomFirstStage
 from crossknn.first_stage.tfidf import TfIdf
 
@@ -16,10 +17,12 @@ __all__ = [
     "FirstStage",
     "GivenVectors",
     "Hybrid",
+    "LateInteraction",
     "OnnxEncoder",
     "RandomFirstStage",
     "SentenceTransformersEncoder",
     "TfIdf",
+    "TokenEncoder",
     "VectorFirstStage",
     "WithVectors",
 ]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 from crossknn.arrays import FloatArray
+
+Kept = Mapping[str, np.ndarray[Any, Any]]
+"""Arrays by name, which spare a first stage the work of preparing the same items again."""
 
 
 class BoundFirstStage(Protocol):
@@ -38,6 +43,21 @@ class VectorFirstStage(Protocol):
         ...
 
 
+@runtime_checkable
+class Keeper(Protocol):
+    """A bound first stage that took work to prepare."""
+
+    @property
+    def kept(self) -> Kept:
+        """What its first stage's ``prepare`` takes to be spared of it; there the arrays may be memory-mapped."""
+        ...
+
+
+def kept_of(bound: BoundFirstStage) -> Kept:
+    """What an index keeps of a bound first stage: nothing where that is prepared in a moment."""
+    return bound.kept if isinstance(bound, Keeper) else {}
+
+
 class FirstStage(Protocol):
     """Cheap retrieval over all items: no CE call, ever."""
 
@@ -46,11 +66,12 @@ class FirstStage(Protocol):
         """Model or method and its settings; part of an index."""
         ...
 
-    def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> BoundFirstStage:
+    def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundFirstStage:
         """Do the work that is done once per item list.
 
         Args:
             items: item texts.
-            item_vectors: what an earlier ``prepare`` made, kept in an index. A first stage without vectors ignores it.
+            kept: what :func:`kept_of` an earlier ``prepare`` of the same items was, which an index keeps; None does all
+                the work.
         """
         ...

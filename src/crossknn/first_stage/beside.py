@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crossknn.arrays import FloatArray
-from crossknn.first_stage.base import BoundFirstStage, FirstStage
+from crossknn.first_stage.base import BoundFirstStage, FirstStage, Kept, kept_of
 from crossknn.first_stage.dense import BoundDense, Dense
+
+_FIRST = "first_"
 
 
 class WithVectors:
@@ -27,16 +29,28 @@ class WithVectors:
         self._first, self.dense = first, dense
         self.fingerprint = f"{first.fingerprint} with {dense.fingerprint}"
 
-    def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> BoundWithVectors:
-        """Prepare both; ``item_vectors`` are the dual encoder's."""
-        return BoundWithVectors(self._first.prepare(items), self.dense.prepare(items, item_vectors))
+    def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundWithVectors:
+        """Prepare both."""
+        kept = kept or {}
+        first = {name.removeprefix(_FIRST): array for name, array in kept.items() if name.startswith(_FIRST)}
+        dense = {name: array for name, array in kept.items() if not name.startswith(_FIRST)}
+        return BoundWithVectors(self._first.prepare(items, first), self.dense.prepare(items, dense))
 
 
 class BoundWithVectors:
-    """Both made ready for a list of items; see :class:`~crossknn.first_stage.base.VectorFirstStage`."""
+    """Both made ready for a list of items; see :class:`~crossknn.first_stage.base.VectorFirstStage`.
+
+    Attributes:
+        first: ranks the items.
+    """
 
     def __init__(self, first: BoundFirstStage, dense: BoundDense) -> None:
-        self._first, self._dense = first, dense
+        self.first, self._dense = first, dense
+
+    @property
+    def kept(self) -> Kept:
+        """The dual encoder's, and what the first stage keeps."""
+        return {f"{_FIRST}{name}": array for name, array in kept_of(self.first).items()} | dict(self._dense.kept)
 
     @property
     def item_vectors(self) -> FloatArray:
@@ -49,7 +63,7 @@ class BoundWithVectors:
 
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, n_items) the first stage's."""
-        return self._first.scores(queries)
+        return self.first.scores(queries)
 
     def scores_given(self, queries: Sequence[str], query_vectors: FloatArray) -> FloatArray:
         """(n_queries, n_items) the first stage's, which has no use for the vectors."""

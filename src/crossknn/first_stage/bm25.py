@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossknn.arrays import FloatArray
+from crossknn.first_stage.base import Kept
 
 
 class BM25:
@@ -21,7 +22,7 @@ class BM25:
         self._k1, self._b = k1, b
         self.fingerprint = f"bm25:lucene:k1={k1}:b={b}"
 
-    def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> _BoundBM25:
+    def prepare(self, items: Sequence[str], kept: Kept | None = None) -> _BoundBM25:
         """Index the words of the items (about a second for 50K short ones)."""
         return _BoundBM25(items, self._k1, self._b)
 

@@ -11,6 +11,7 @@ import numpy as np
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_weights
+from crossknn.first_stage.base import Kept
 from crossknn.onnx_model import InputTemplate, OnnxModel, OnnxOptions
 from crossknn.vectors import inner_products
 
@@ -47,20 +48,20 @@ class Dense:
         self._item_vectors = item_vectors
         self.fingerprint = f"dense:{encoder.fingerprint}"
 
-    def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> BoundDense:
-        """Embed the items, unless their vectors are known.
+    def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundDense:
+        """Embed the items, unless their ``vectors`` are kept or known.
 
         Raises:
             InputError: the vectors given do not fit the items, or are not finite.
         """
-        vectors = item_vectors if item_vectors is not None else self._item_vectors
+        vectors = kept["vectors"] if kept else self._item_vectors
         if vectors is None:
             vectors = self.encoder.embed(items) if items else np.empty((0, 1), dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(items):
             raise InputError(f"item vectors have shape {vectors.shape}, but there are {len(items)} items")
         if vectors.dtype != np.float32:
             vectors = vectors.astype(np.float32)
-        if item_vectors is None and not np.isfinite(vectors).all():
+        if not kept and not np.isfinite(vectors).all():
             raise InputError("item vectors must be finite; some are NaN or infinite")
         return BoundDense(self.encoder, vectors)
 
@@ -71,6 +72,11 @@ class BoundDense:
     def __init__(self, encoder: Encoder, item_vectors: FloatArray) -> None:
         self._encoder = encoder
         self.item_vectors = item_vectors
+
+    @property
+    def kept(self) -> Kept:
+        """``vectors``, (n_items, d) float32."""
+        return {"vectors": self.item_vectors}
 
     def embed_queries(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, d) float32.
@@ -173,3 +179,10 @@ class SentenceTransformersEncoder:
             list(texts), batch_size=self._batch_size, convert_to_numpy=True, show_progress_bar=False
         )
         return np.asarray(vectors, dtype=np.float32)
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        """See :class:`~crossknn.first_stage.late.TokenEncoder`; special tokens are among them."""
+        tokens = self._model.encode(
+            list(texts), batch_size=self._batch_size, output_value="token_embeddings", show_progress_bar=False
+        )
+        return [np.asarray(of_text.cpu(), dtype=np.float32) for of_text in tokens]

@@ -9,6 +9,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError, import_extra
+from crossknn.first_stage.base import Kept
 from crossknn.first_stage.dense import BoundDense, Dense, Encoder
 from crossknn.first_stage.tfidf import fitted
 
@@ -53,12 +54,12 @@ class Hybrid(Dense):
         low, high = _NGRAMS
         self.fingerprint = f"hybrid:ngrams={low}-{high}:{dimensions}:weight={weight}:{encoder.fingerprint}"
 
-    def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> BoundDense:
+    def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundDense:
         """Embed the items, count their n-grams and find the singular vectors; the last is done once for an index.
 
         Args:
             items: item texts.
-            item_vectors: (n_items, d + lexical width) what an earlier ``prepare`` made.
+            kept: ``vectors``, (n_items, d + lexical width).
 
         Raises:
             InputError: the vectors given do not fit the items, or are not finite.
@@ -67,12 +68,12 @@ class Hybrid(Dense):
         vectorizer = self._text.TfidfVectorizer(dtype=np.float32, **options)
         counts = fitted(vectorizer, items)
         if counts is None:
-            return super().prepare(items, item_vectors)
+            return super().prepare(items, kept)
         width = min(self._dimensions, *counts.shape)
-        if item_vectors is None:
+        if not kept:
             own = super().prepare(items).item_vectors
-            item_vectors = np.hstack([own, np.sqrt(self._weight) * _singular(counts, width)]).astype(np.float32)
-        vectors = super().prepare(items, item_vectors).item_vectors
+            kept = {"vectors": np.hstack([own, np.sqrt(self._weight) * _singular(counts, width)]).astype(np.float32)}
+        vectors = super().prepare(items, kept).item_vectors
         lexical = np.asarray(vectors[:, vectors.shape[1] - width :])
         squares = np.einsum("nd,nd->d", lexical, lexical)
         # Z = A V gives V = A' Z / S^2: a loaded index has Z and A, and needs no other file

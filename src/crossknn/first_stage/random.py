@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossknn.arrays import FloatArray
+from crossknn.first_stage.base import Kept
 
 
 class RandomFirstStage:
@@ -17,7 +18,7 @@ class RandomFirstStage:
         self._seed = seed
         self.fingerprint = f"random:{seed}"
 
-    def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> _BoundRandom:
+    def prepare(self, items: Sequence[str], kept: Kept | None = None) -> _BoundRandom:
         """Nothing to do but count the items."""
         return _BoundRandom(self._seed, len(items))
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import import_extra
+from crossknn.first_stage.base import Kept
 
 
 class TfIdf:
@@ -36,7 +37,7 @@ class TfIdf:
         low, high = ngram_range
         self.fingerprint = f"tfidf:{analyzer}:ngrams={low}-{high}:sublinear_tf={sublinear_tf}"
 
-    def prepare(self, items: Sequence[str], item_vectors: FloatArray | None = None) -> _BoundTfIdf:
+    def prepare(self, items: Sequence[str], kept: Kept | None = None) -> _BoundTfIdf:
         """Count the words of the items (a second or so for 50K short ones)."""
         return _BoundTfIdf(items, self._library.TfidfVectorizer(dtype=np.float32, **self._options))
 

@@ -118,7 +118,8 @@ class AXN:
         if self.mixing > 0 and task.query_vectors is not None:
             fitted = (1 - self.mixing) * fitted + self.mixing * task.query_vectors
         solve_seconds = time.perf_counter() - start
-        for of_query, approximate in zip(liking, inner_products(fitted, items.vectors) + items.biases, strict=True):
+        predicted = inner_products(fitted, items.vectors) + items.beside(task.first_stage_scores)
+        for of_query, approximate in zip(liking, predicted, strict=True):
             of_query.approximate = approximate
         return liking, solve_seconds
 
@@ -138,7 +139,8 @@ class AXN:
     ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """What a solver takes: a query's item vectors and their scores so far, and its prior mean."""
         seen = progress.indices[row]
-        targets = items.normalisation.apply(progress.scores[row]) - items.biases[seen]
+        beside = items.beside(task.first_stage_scores[row])
+        targets = items.normalisation.apply(progress.scores[row]) - beside[seen]
         return items.vectors[seen], targets, None if task.query_vectors is None else task.query_vectors[row]
 
     def _first(self, task: Task, progress: Progress, size: int) -> Proposal:

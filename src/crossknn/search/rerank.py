@@ -53,6 +53,6 @@ def propose_by_item_vectors(task: Task, progress: Progress, size: int) -> Propos
     items = task.item_model
     if items is None or task.query_vectors is None:
         raise InputError("there are no query vectors in the space of the item vectors: give a dense first stage")
-    approximate = inner_products(task.query_vectors, items.vectors) + items.biases
+    approximate = inner_products(task.query_vectors, items.vectors) + items.beside(task.first_stage_scores)
     rows = zip(approximate, progress.unseen, strict=True)
     return Proposal(np.array([top_k(scores, size, unseen) for scores, unseen in rows]))

@@ -54,14 +54,19 @@ class TouR:
         if not progress.rounds:
             return propose_by_first_stage(task, progress, size)
         start = time.perf_counter()
-        vectors = np.array([self._stepped(items, progress, row, u) for row, u in enumerate(task.query_vectors)])
+        beside = np.broadcast_to(items.beside(task.first_stage_scores), task.first_stage_scores.shape)
+        vectors = np.array(
+            [self._stepped(items, progress, row, u, beside[row]) for row, u in enumerate(task.query_vectors)]
+        )
         solve_seconds = time.perf_counter() - start
-        approximate = inner_products(vectors, items.vectors) + items.biases
+        approximate = inner_products(vectors, items.vectors) + beside
         chosen = np.array([top_k(a, size, unseen) for a, unseen in zip(approximate, progress.unseen, strict=True)])
         predicted = np.take_along_axis(approximate, chosen, axis=1).astype(np.float64)
         return Proposal(chosen, items.normalisation.invert(predicted), solve_seconds)
 
-    def _stepped(self, items: ItemModel, progress: Progress, row: int, query_vector: FloatArray) -> FloatArray:
+    def _stepped(
+        self, items: ItemModel, progress: Progress, row: int, query_vector: FloatArray, beside: FloatArray
+    ) -> FloatArray:
         """The query's vector after a step for each round so far."""
         u: FloatArray = np.asarray(query_vector, dtype=np.float64)
         rounds = progress.round_of_column()
@@ -69,7 +74,7 @@ class TouR:
             seen = progress.indices[row, rounds == number]
             scores = items.normalisation.apply(progress.scores[row, rounds == number])
             matrix = np.asarray(items.vectors[seen], dtype=np.float64)
-            predicted = matrix @ u + items.biases[seen]
+            predicted = matrix @ u + beside[seen]
             if self.loss == "ce":
                 slope = _softmax(predicted) - _softmax(scores)
             else:

@@ -1,0 +1,148 @@
+"""Late interaction: every word of a query looks for the word of an item that is nearest to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from crossknn.arrays import FloatArray
+from crossknn.errors import InputError
+from crossknn.first_stage.base import Kept
+from crossknn.first_stage.dense import Encoder
+
+_SAMPLED = 50_000
+_AT_ONCE = 2**16
+
+
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """Texts to a vector for each of their tokens, which depends on the others of the text."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Model and settings."""
+        ...
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        """For each text (n_tokens, d) float32."""
+        ...
+
+
+class LateInteraction:
+    """First stage that compares tokens: the mean, over a query's tokens, of the highest cosine with an item's token.
+
+    MaxSim of ColBERT (Khattab and Zaharia, SIGIR 2020), over the token vectors of any encoder, less their mean. One
+    vector for a text has no room for which word meets which; this sees more of what a cross-encoder sees. It has no
+    item vectors of its own: give it those of a dual encoder for searches to go on in,
+    ``WithVectors(LateInteraction(encoder), Hybrid(encoder))``, and what is learned over them by
+    :class:`~crossknn.factorization.MFSideInformation` takes its score into account.
+
+    Memory: ``4 * dimensions`` bytes for every token of every item, all of which a query looks at.
+
+    Args:
+        encoder: embeds tokens, such as :class:`~crossknn.SentenceTransformersEncoder`.
+        dimensions: of a token's vector, the principal ones of the items' tokens; all where there are fewer.
+
+    Raises:
+        InputError: ``dimensions`` below 1, or an encoder without token vectors.
+    """
+
+    def __init__(self, encoder: TokenEncoder | Encoder, *, dimensions: int = 128) -> None:
+        if dimensions < 1:
+            raise InputError(f"dimensions must be 1 or more, got {dimensions}")
+        if not isinstance(encoder, TokenEncoder):
+            raise InputError(
+                f"late interaction needs a vector for each token, and {encoder.fingerprint} gives one for a text; use "
+                "SentenceTransformersEncoder"
+            )
+        self.encoder = encoder
+        self._dimensions = dimensions
+        self.fingerprint = f"late:{dimensions}:{encoder.fingerprint}"
+
+    def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundLateInteraction:
+        """Embed the items' tokens, unless they are kept."""
+        if kept:
+            return BoundLateInteraction(self.encoder, **kept)
+        tokens = [_checked(of_item) for of_item in self.encoder.embed_tokens(items)] if items else []
+        stacked = _unit(np.vstack(tokens)) if tokens else np.zeros((0, 1), dtype=np.float32)
+        starts = np.cumsum([0, *map(len, tokens)])[:-1]
+        centre, axes = _principal(stacked, self._dimensions)
+        return BoundLateInteraction(self.encoder, _unit((stacked - centre) @ axes), starts, centre, axes)
+
+
+class BoundLateInteraction:
+    """The items' tokens, embedded.
+
+    Args:
+        encoder: embeds queries.
+        tokens: (n_tokens, dimensions) float32 unit vectors, an item's behind one another.
+        starts: (n_items,) where each item's begin; every item has one.
+        centre: (d,) mean of the encoder's own, each of length 1.
+        axes: (d, dimensions) what narrows them to so many.
+    """
+
+    def __init__(
+        self,
+        encoder: TokenEncoder,
+        tokens: np.ndarray[Any, Any],
+        starts: np.ndarray[Any, Any],
+        centre: np.ndarray[Any, Any],
+        axes: np.ndarray[Any, Any],
+    ) -> None:
+        self._encoder = encoder
+        self._tokens, self._starts = tokens, np.asarray(starts)
+        self._centre, self._axes = np.asarray(centre), np.asarray(axes)
+
+    @property
+    def kept(self) -> Kept:
+        """``tokens``, ``starts``, ``centre`` and ``axes``."""
+        return {"tokens": self._tokens, "starts": self._starts, "centre": self._centre, "axes": self._axes}
+
+    def scores(self, queries: Sequence[str]) -> FloatArray:
+        """(n_queries, n_items) mean highest cosines, -1 to 1."""
+        scores = np.zeros((len(queries), len(self._starts)), dtype=np.float32)
+        for row, query in zip(scores, queries, strict=True):
+            row[:] = self._of_query(query) if len(row) else 0
+        return scores
+
+    def _of_query(self, query: str) -> FloatArray:
+        (own,) = self._encoder.embed_tokens([query])  # alone: its digits must not depend on other queries
+        asked = _unit((_unit(_checked(own)) - self._centre) @ self._axes).T
+        best = np.empty((len(self._starts), asked.shape[1]), dtype=np.float32)
+        ends = np.append(self._starts[1:], len(self._tokens))
+        first = 0
+        while first < len(self._starts):  # whole items at a time, so that the products stay in the cache
+            last = max(first + 1, int(np.searchsorted(ends, self._starts[first] + _AT_ONCE, side="right")))
+            near = self._tokens[self._starts[first] : ends[last - 1]] @ asked
+            np.maximum.reduceat(near, self._starts[first:last] - self._starts[first], axis=0, out=best[first:last])
+            first = last
+        mean: FloatArray = best.mean(axis=1)
+        return mean
+
+
+def _checked(tokens: FloatArray) -> FloatArray:
+    """A text's token vectors; one of zeros where it has none."""
+    given = np.asarray(tokens, dtype=np.float32)
+    if given.ndim != 2 or not np.isfinite(given).all():
+        raise InputError(f"the encoder gave token vectors of shape {given.shape}, or not finite ones")
+    return given if len(given) else np.zeros((1, given.shape[1]), dtype=np.float32)
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: FloatArray = (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit
+
+
+def _principal(tokens: FloatArray, dimensions: int) -> tuple[FloatArray, FloatArray]:
+    """(d,) mean and (d, dimensions) principal axes of some tokens, from a sample of them."""
+    d = tokens.shape[1]
+    if not len(tokens):
+        return np.zeros(d, dtype=np.float32), np.eye(d, dtype=np.float32)[:, :dimensions]
+    sample = tokens[np.linspace(0, len(tokens) - 1, min(len(tokens), _SAMPLED)).astype(np.int64)].astype(np.float64)
+    centre = sample.mean(axis=0)
+    sample -= centre
+    axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :dimensions]
+    return centre.astype(np.float32), axes.astype(np.float32)

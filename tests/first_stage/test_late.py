@@ -1,0 +1,72 @@
+"""Late interaction against its definition, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from crossknn import GivenVectors, LateInteraction
+from crossknn.arrays import FloatArray
+from crossknn.errors import InputError
+from crossknn.first_stage import late
+
+RNG = np.random.default_rng(3)
+WORDS = {word: RNG.normal(size=10) for word in "abcdefghij"}
+ITEMS = ["a b c", "", "d", "e f g h", "a", "j i h g f e d c b a", "b b b"]
+QUERIES = ["a", "b f", "", "j j a"]
+
+
+class Given:
+    """Words' own vectors."""
+
+    fingerprint = "given"
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
+        return [np.array([WORDS[word] for word in text.split()]).reshape(-1, 10) for text in texts]
+
+
+def _defined(query: str, item: str) -> float:
+    unit = {word: vector / np.linalg.norm(vector) for word, vector in WORDS.items()} | {"": np.zeros(10)}
+    mean = np.mean([unit[word] for text in ITEMS for word in text.split(" ")], axis=0)
+
+    def cosine(a: str, b: str) -> float:
+        x, y = unit[a] - mean, unit[b] - mean
+        return float(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
+
+    return float(np.mean([max(cosine(a, b) for b in item.split(" ")) for a in query.split(" ")]))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 6, 10_000])
+def test_scores_are_mean_highest_cosines(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(late, "_AT_ONCE", at_once)
+    expected = [[_defined(query, item) for item in ITEMS] for query in QUERIES]
+    np.testing.assert_allclose(LateInteraction(Given()).prepare(ITEMS).scores(QUERIES), expected, atol=1e-5)
+
+
+def test_narrow_tokens_are_nearly_as_good_where_words_lie_in_few_dimensions(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = {word: vector * ([1.0] * 4 + [1e-4] * 6) for word, vector in WORDS.items()}
+    for word, vector in flat.items():
+        monkeypatch.setitem(WORDS, word, vector)
+    whole, narrow = (LateInteraction(Given(), dimensions=d).prepare(ITEMS) for d in (10, 4))
+    assert narrow.kept["tokens"].shape == (len(" ".join(ITEMS).split()) + 1, 4)  # and one for the empty item
+    np.testing.assert_allclose(narrow.scores(QUERIES), whole.scores(QUERIES), atol=1e-3)
+
+
+def test_no_items() -> None:
+    assert LateInteraction(Given()).prepare([]).scores(QUERIES).shape == (len(QUERIES), 0)
+
+
+def test_what_has_no_tokens_is_refused() -> None:
+    with pytest.raises(InputError, match="gives one for a text"):
+        LateInteraction(GivenVectors({}))
+    with pytest.raises(InputError, match="dimensions must be 1 or more"):
+        LateInteraction(Given(), dimensions=0)
+
+
+@pytest.mark.parametrize("wrong", [np.ones(10), np.full((2, 10), np.nan)])
+def test_token_vectors_that_are_none_are_refused(monkeypatch: pytest.MonkeyPatch, wrong: FloatArray) -> None:
+    monkeypatch.setattr(Given, "embed_tokens", lambda self, texts: [wrong for _ in texts])
+    with pytest.raises(InputError, match="token vectors"):
+        LateInteraction(Given()).prepare(ITEMS)
