@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from crossknn import BM25, Dense, FunctionScorer, GivenVectors
+from crossknn import BM25, Dense, FunctionScorer, GivenVectors, LateInteraction, WithVectors
 
 settings.register_profile("crossknn", deadline=None, max_examples=40, derandomize=True, database=None)
 settings.load_profile("crossknn")
@@ -64,6 +64,20 @@ class World:
     @property
     def bm25(self) -> BM25:
         return BM25()
+
+    @property
+    def late(self) -> WithVectors:
+        return WithVectors(LateInteraction(_Words()), self.dense)
+
+
+class _Words:
+    """A vector for every word, as far as it is known."""
+
+    fingerprint = "words"
+
+    def embed_tokens(self, texts: Sequence[str]) -> list[np.ndarray]:
+        vectors = np.random.default_rng(5).normal(size=(len(WORDS), 9))
+        return [vectors[[WORDS.index(word) for word in text.split() if word in WORDS]] for text in texts]
 
 
 @pytest.fixture(scope="session")

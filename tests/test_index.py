@@ -48,9 +48,12 @@ def _answers(results: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("train", [0, TRAIN])
-@pytest.mark.parametrize("first", ["dense", "bm25"])
+@pytest.mark.parametrize("first", ["dense", "bm25", "late"])
 def test_a_loaded_index_gives_the_same_answers(world: Any, tmp_path: Path, first: str, train: int) -> None:
-    built = _build(world, first=first, train=train, out=tmp_path)
+    if first == "late":  # what it scores is then in the mean
+        world.scores += 5 * world.late.prepare(world.items).scores(world.queries)
+    options = replace(OPTIONS, factorization=MFSideInformation() if first == "late" else OPTIONS.factorization)
+    built = _build(world, first=first, train=train, out=tmp_path, options=options)
     expected = _answers(built.search_batch(world.queries, k=5, budget=15))
     loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=getattr(world, first))
     assert _answers(loaded.search_batch(world.queries, k=5, budget=15)) == expected
@@ -60,6 +63,7 @@ def test_a_loaded_index_gives_the_same_answers(world: Any, tmp_path: Path, first
         assert (first, train) == ("bm25", 0)
     else:
         assert isinstance(loaded.item_model.vectors, np.memmap)
+        assert (loaded.item_model.first_stage_weight > 0) == ((first, train) == ("late", TRAIN))
     if train:
         assert built.train_scores is not None
         assert loaded.train_scores is not None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import AXN, BM25, BuildOptions, Dense, FunctionScorer, GivenVectors, Index, PerQuery
+from crossknn import AXN, BM25, BuildOptions, Dense, FunctionScorer, GivenVectors, Index, PerQuery, ReplayScorer, Rerank
 from crossknn.errors import InputError
 from crossknn.factorization import MFSideInformation, MFTransductive, side_information
 from crossknn.factorization.base import Factorization
@@ -124,6 +124,48 @@ def test_a_search_finds_more_with_it_than_with_ridge_factors() -> None:
         best = np.argsort(-asked, axis=1)[:, :10]
         found[name] = np.mean([np.isin(row, seen).mean() for row, seen in zip(best, indices, strict=True)])
     assert found["bayes"] > found["axn"] + 0.1
+
+
+def test_what_the_first_stage_scores_beside_its_vectors_is_in_the_mean() -> None:
+    """Of pairs, which no item's vector could hold: with it a search finds what it finds of scores without them."""
+    plain, x, x_q, _ = _planted()
+    pairs = np.random.default_rng(5).normal(size=plain.shape)
+    exact = plain + 3.0 * pairs
+    scores = _observed(exact, 0.3)
+    told = pairs[scores.query_indices, scores.item_indices]
+    model = MFSideInformation(dimensions=K).fit(scores, x, x_q[:N_TRAIN], told)
+    assert model.first_stage_weight / model.normalisation.scale == pytest.approx(3.0, rel=0.05)
+    asked = slice(N_TRAIN, None)
+    vectors = model.query_vectors(x_q[asked].astype(np.float32))
+    assert vectors is not None
+    scorer = ReplayScorer(exact[asked], [str(n) for n in range(N_TEST)], [str(n) for n in range(N_ITEMS)])
+    bound = scorer.prepare([str(n) for n in range(N_ITEMS)])
+    first = pairs[asked].astype(np.float32)
+    task = Task([str(n) for n in range(N_TEST)], bound, first, model, vectors)
+    best = np.argsort(-exact[asked], axis=1)[:, :10]
+
+    def found(task: Task, method: Any) -> float:
+        indices = run_rounds(method, task, 60).indices
+        return float(np.mean([np.isin(row, seen).mean() for row, seen in zip(best, indices, strict=True)]))
+
+    blind = replace(task, item_model=replace(model, first_stage_weight=0.0))
+    assert found(task, METHODS["bayes"]) > found(blind, METHODS["bayes"]) + 0.2
+    by_vectors = Rerank("item vectors")
+    assert found(task, by_vectors) > found(blind, by_vectors) + 0.2
+    progress = run_rounds(METHODS["bayes"], task, 60)  # what it predicts is what it then sees, within its noise
+    late = progress.round_of_column() > 10
+    assert np.mean((progress.predicted[:, late] - progress.scores[:, late]) ** 2) < 0.3 * exact[asked].var()
+
+
+def test_a_first_stage_that_tells_nothing_has_no_weight() -> None:
+    exact, x, x_q, _ = _planted()
+    scores = _observed(exact, 0.3)
+    model = MFSideInformation(dimensions=K).fit(scores, x, x_q[:N_TRAIN], -scores.values)
+    plain = MFSideInformation(dimensions=K).fit(scores, x, x_q[:N_TRAIN])
+    assert model.first_stage_weight == 0.0
+    np.testing.assert_array_equal(model.vectors, plain.vectors)
+    with pytest.raises(InputError, match="do not fit"):
+        MFSideInformation(dimensions=K).fit(scores, x, x_q[:N_TRAIN], scores.values[1:])
 
 
 def test_items_that_were_never_scored_are_placed_by_their_vectors() -> None:
