@@ -5,7 +5,7 @@
 #
 # MODEL: folder or name of all-MiniLM-L6-v2, a sentence-transformers model. WORK: keeps scores and unfinished work, so
 # what was stopped goes on. STEPs, in their order; all unless given:
-#     exact     exact scores of ICD-10-CM (dev and test), HPO and WordNet (test), into benchmarks/scores
+#     exact     exact scores of ICD-10-CM and HPO (dev and test) and WordNet (test), into benchmarks/scores
 #     choices   rounds, lambda, noise, ridge, epochs, which pairs to score, which items next, on dev queries of ICD-10-CM
 #     icd       every system on test queries of ICD-10-CM
 #     dense     dense rows against sparse cells, each at its own setting
@@ -37,7 +37,7 @@ measure() {  # NAME DATASET QUERIES [OPTION...] -- SYSTEM...
 
 exact() {
     local at
-    for at in "icd10cm-10k dev 100" "icd10cm-10k test 300" "hpo-10k test 300" "wordnet-10k test 300"; do
+    for at in "icd10cm-10k dev 100" "hpo-10k dev 100" "icd10cm-10k test 300" "hpo-10k test 300" "wordnet-10k test 300"; do
         read -r name split queries <<< "$at"
         python benchmarks/stored_scores.py make "$name" "$split" --queries "$queries" --work "$work/exact"
     done

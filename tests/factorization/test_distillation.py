@@ -11,6 +11,7 @@ import pytest
 
 from crossknn.errors import InputError
 from crossknn.factorization import Distillation
+from crossknn.factorization.base import held_out_queries
 from crossknn.first_stage import SentenceTransformersEncoder
 from crossknn.scores import ScoreMatrix
 
@@ -76,6 +77,20 @@ def test_late_interaction_is_what_the_first_stage_computes(model: Any) -> None:
     assert float(options._loss(torch, model.eval(), QUERIES[:3], ITEMS, scores, cells).detach()) < before - 0.5
 
 
+def test_queries_held_out_teach_nothing(model: Any, tiny_torch: Any, tmp_path: Path) -> None:
+    library, scores = pytest.importorskip("sentence_transformers"), _scores()
+    options = replace(OPTIONS, held_out=0.5)
+    measured = held_out_queries(scores, 0.5, OPTIONS.seed)
+    other = library.SentenceTransformer(str(tmp_path / "encoder"), device="cpu")
+    values = np.where(np.isin(scores.query_indices, measured), -scores.values, scores.values)
+    options.fit(model, QUERIES, ITEMS, scores)
+    options.fit(other, QUERIES, ITEMS, replace(scores, values=values))
+    np.testing.assert_array_equal(model.encode(ITEMS), other.encode(ITEMS))
+    assert not np.array_equal(
+        model.encode(ITEMS), library.SentenceTransformer(str(tmp_path / "encoder"), device="cpu").encode(ITEMS)
+    )
+
+
 def test_the_encoder_comes_nearer_to_the_cross_encoder(model: Any) -> None:
     scores, steps = _scores(), []
     targets = [np.exp(scores.values[cells]) / np.exp(scores.values[cells]).sum() for _, cells in scores.by_query()][:3]
@@ -137,7 +152,14 @@ def test_what_cannot_be_distilled(model: Any) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"epochs": 0}, {"items_per_query": 1}, {"learning_rate": 0.0}, {"max_length": 2}, {"scale": -1.0}],
+    [
+        {"epochs": 0},
+        {"items_per_query": 1},
+        {"learning_rate": 0.0},
+        {"max_length": 2},
+        {"scale": -1.0},
+        {"held_out": 1.0},
+    ],
     ids=str,
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from crossknn.cli.models import absolute, late_parts, open_first_stage
 from crossknn.cli.options import Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.errors import InputError, import_extra, loading
-from crossknn.factorization import Distillation
+from crossknn.factorization import Distillation, MFSideInformation
 from crossknn.files import make_folder, writing
 from crossknn.index import Index
 from crossknn.storage import check_place, read_manifest
@@ -55,7 +55,13 @@ def distill(
         if new_index.resolve() in (index.resolve(), out_folder.resolve()):
             raise InputError(f"--index {new_index} is to be a further index; choose a folder of its own")
         check_place(new_index)
-    settings = Distillation(epochs=epochs, learning_rate=learning_rate, late_interaction=late, max_length=max_length)
+    settings = Distillation(
+        epochs=epochs,
+        learning_rate=learning_rate,
+        late_interaction=late,
+        held_out=MFSideInformation.held_out if late else 0.0,
+        max_length=max_length,
+    )
     remembered = read_manifest(index)["config"].get("notes", {})
     opened = open_index(index, scorer, first_stage, device, None)
     tuned = run_distillation(opened, first_stage or remembered.get("first_stage"), out_folder, settings, device)

@@ -82,7 +82,7 @@ LEARNERS: Mapping[str, Learner] = {
         MFSideInformation,
         needs_vectors=True,
         second_pass=True,
-        fine_tuning=replace(_FINE_TUNING, late_interaction=True),
+        fine_tuning=replace(_FINE_TUNING, late_interaction=True, held_out=MFSideInformation.held_out),
     ),
 }
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from crossknn.arrays import IntArray
 from crossknn.errors import InputError, import_extra
+from crossknn.factorization.base import held_out_queries
 from crossknn.factorization.checkpoints import check_checkpoint, load_checkpoint, save_checkpoint
 from crossknn.fingerprints import digest_texts, digest_weights
 from crossknn.scores.ledger import ProgressCallback
@@ -35,6 +36,9 @@ class Distillation:
         items_per_query: items of a query in a step, drawn anew each epoch from those scored.
         late_interaction: the model's tokens are to be compared (:class:`~crossknn.LateInteraction`), not its vectors of
             whole texts.
+        held_out: share of the train queries that it does not learn from, the same as those on which
+            :class:`~crossknn.factorization.MFSideInformation` (with the same share and seed) measures what the first
+            stage's scores are worth; 0 learns from all.
         max_length: tokens of a text at most while training, where time grows faster than length. None is the model's
             own, with which it embeds afterwards in any case.
         scale: inner products, or means of them, are multiplied by it before the softmax: those of unit vectors are too
@@ -49,6 +53,7 @@ class Distillation:
     queries_per_step: int = 4
     items_per_query: int = 16
     late_interaction: bool = False
+    held_out: float = 0.0
     max_length: int | None = None
     scale: float = 20.0
     seed: int = 0
@@ -58,6 +63,8 @@ class Distillation:
         for name, least in (("epochs", 1), ("queries_per_step", 1), ("items_per_query", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"held_out must be 0 or more and below 1, got {self.held_out}")
         if self.max_length is not None and self.max_length < 3:
             raise InputError(f"max_length must be 3 or more (two tokens are no words), got {self.max_length}")
         if not (self.learning_rate > 0 and self.scale > 0):
@@ -93,7 +100,8 @@ class Distillation:
         check_checkpoint(self.checkpoint)
         if (len(queries), len(items)) != scores.shape:
             raise InputError(f"{len(queries)} queries and {len(items)} items do not fit scores of shape {scores.shape}")
-        scored = {query: cells for query, cells in scores.by_query() if len(cells) > 1}
+        kept_out = held_out_queries(scores, self.held_out, self.seed) if self.held_out else ()
+        scored = {query: cells for query, cells in scores.by_query() if len(cells) > 1 and query not in kept_out}
         if not scored:
             raise InputError("distillation needs train queries with two scored items at least")
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate)

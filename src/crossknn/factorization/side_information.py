@@ -30,7 +30,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
-from crossknn.factorization.base import check_shapes
+from crossknn.factorization.base import check_shapes, held_out_queries
 from crossknn.factorization.item_model import ItemModel, LinearMap, Normalisation
 from crossknn.factorization.transductive import solve_rows
 from crossknn.scores.matrix import ScoreMatrix, groups
@@ -48,7 +48,8 @@ class MFSideInformation:
         query_ridge: how strongly query factors are held to 0.
         item_ridge: how strongly item factors are held to their start, and item biases to 0.
         length: of the Gaussian process that fills in the start, in distance between vectors.
-        held_out: share of the train queries that the variances are estimated on, 500 of them at most.
+        held_out: share of the train queries that variances and the weight of the first stage's scores are estimated
+            on, 500 of them at most.
         seed: of that share.
     """
 
@@ -110,13 +111,13 @@ class MFSideInformation:
         assert query_vectors is not None
         x, x_q = (np.asarray(a, dtype=np.float64) for a in (item_vectors, query_vectors))
         check_shapes(scores, x, x_q)
-        told = _told(scores, x, x_q, first_stage_scores)
+        measured = set(held_out_queries(scores, self.held_out, self.seed).tolist())
+        told = _told(scores, x, x_q, first_stage_scores, measured)
         if first_stage_scores is not None:
             scores = replace(scores, values=scores.values - told * first_stage_scores)
         rows = [(query, cells) for query, cells in scores.by_query() if len(cells)]
-        asked = np.random.default_rng(self.seed).permutation(len(rows))
-        n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1, _MOST_HELD_OUT)
-        held_out, kept = ([rows[n] for n in some] for some in (asked[:n_held_out], asked[n_held_out:]))
+        held_out = [row for row in rows if row[0] in measured]
+        kept = [row for row in rows if row[0] not in measured]
         observed = _Observed(scores, x, x_q)
         filled = dict(zip((query for query, _ in rows), self._filled(observed, rows), strict=True))
         partial = self._factors(observed, kept, filled)
@@ -169,9 +170,16 @@ class MFSideInformation:
             yield kernel @ np.linalg.solve(inner, known).astype(np.float32)
 
 
-def _told(scores: ScoreMatrix, x: FloatArray, x_q: FloatArray, first_stage_scores: FloatArray | None) -> float:
+def _told(
+    scores: ScoreMatrix,
+    x: FloatArray,
+    x_q: FloatArray,
+    first_stage_scores: FloatArray | None,
+    queries: set[int],
+) -> float:
     """What one point of the first stage's score adds to the cross-encoder's, by least squares, the inner products
-    beside it; 0 where they fall as it rises.
+    beside it; 0 where they fall as it rises. From the queries held out: a first stage that has learned from the others
+    (:class:`~crossknn.factorization.Distillation`) is nearer to their scores than to those of queries to come.
 
     Raises:
         InputError: not one score for each pair.
@@ -182,8 +190,9 @@ def _told(scores: ScoreMatrix, x: FloatArray, x_q: FloatArray, first_stage_score
         raise InputError(
             f"first-stage scores of shape {first_stage_scores.shape} do not fit {len(scores.values)} observed pairs"
         )
-    design = np.column_stack([first_stage_scores, _Observed(scores, x, x_q).design(np.arange(len(scores.values)))])
-    return max(0.0, float(np.linalg.lstsq(design, scores.values, rcond=None)[0][0]))
+    cells = np.flatnonzero(np.isin(scores.query_indices, list(queries)))
+    design = np.column_stack([first_stage_scores[cells], _Observed(scores, x, x_q).design(cells)])
+    return max(0.0, float(np.linalg.lstsq(design, scores.values[cells], rcond=None)[0][0]))
 
 
 @dataclass(frozen=True)
@@ -265,8 +274,6 @@ class _Expected:
 
 _RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """Of the map from a query's vector to its weights; a unit vector's square is 1."""
-
-_MOST_HELD_OUT = 500
 
 _STEPS = 25
 """Of the variances' update; the likelihood is within 0.1 of its maximum then."""
