@@ -11,6 +11,7 @@
 #     dense     dense rows against sparse cells, each at its own setting
 #     hpo       every system on test queries of HPO
 #     wordnet   the same on those of WordNet's verbs, read where CROSSKNN_WORDNET says
+#     late      late interaction before hybrid vectors, as it comes and fine-tuned, on all three
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
 #     page      figures into docs/results.md
@@ -18,7 +19,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo wordnet ablations stopping page}")
+steps=("${@:-exact choices icd dense hpo wordnet late ablations stopping page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -94,6 +95,19 @@ hpo() {
 
 wordnet() {
     measure wordnet-10k "wordnet-10k:$CROSSKNN_WORDNET" 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${quick[@]}" "${beyond[@]}"
+}
+
+late() {
+    local name data
+    local paper=axn-paper-r10-m0.8:mf@10 before=bayes/hybrid:mf-side-refined@10x125
+    local plain=bayes/late:mf-side-refined@10x125 tuned=bayes/hybrid:mf-side-late@10x125
+    for name in icd10cm-10k hpo-10k wordnet-10k; do
+        data=$name
+        [[ $name != wordnet-10k ]] || data=$name:$CROSSKNN_WORDNET
+        measure "late-$name" "$data" 300 --train-limit 500 --compare=$plain,$paper --compare=$tuned,$paper \
+            --compare=$plain,$before --compare=$tuned,$before --compare=$tuned,$plain \
+            -- rerank/hybrid rerank/late "$paper" "$before" "$plain" "$tuned"
+    done
 }
 
 stopping() {
