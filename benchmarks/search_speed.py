@@ -1,6 +1,6 @@
 """What does a search cost beside the cross-encoder's calls, and what do queries gain by sharing rounds?
 
-    python benchmarks/search_speed.py
+    python benchmarks/search_speed.py --tokens MODEL
 
 Four measurements, each a JSON entry:
 
@@ -11,6 +11,7 @@ Four measurements, each a JSON entry:
   vectors are known beforehand. Eight queries in a batch, and one alone.
 - *against plain search*: everything but the calls, for a query alone over all codes of ICD-10-CM with a budget of 100,
   as a multiple of what five rounds cannot do without: the query's embedding, five times ``V @ u`` with an argpartition.
+  With `--tokens`, a sentence-transformers model, also with late interaction between its tokens (extra `torch`).
 - *memory*: that process' largest resident size, and what its vectors alone take.
 """
 
@@ -30,7 +31,20 @@ from statistics import median
 import numpy as np
 from environment import environment
 
-from crossknn import AXN, BuildOptions, Dense, FunctionScorer, GivenVectors, Hybrid, Index, OnnxEncoder, OnnxScorer
+from crossknn import (
+    AXN,
+    BuildOptions,
+    Dense,
+    FunctionScorer,
+    GivenVectors,
+    Hybrid,
+    Index,
+    LateInteraction,
+    OnnxEncoder,
+    OnnxScorer,
+    SentenceTransformersEncoder,
+    WithVectors,
+)
 from crossknn.arrays import FloatArray
 from crossknn.cli.models import demo_folder
 from crossknn.datasets.icd10cm import load_icd10cm, load_icd10cm_10k
@@ -136,7 +150,7 @@ def measure_overhead(n_items: int, rounds: int) -> dict[str, object]:
     }
 
 
-def against_plain_search(rounds: int) -> dict[str, object]:
+def against_plain_search(rounds: int, tokens: str | None) -> dict[str, object]:
     """Ratios by method, in turns for each query, medians; the core's bar is 2 (R = 5), that of `bayes` 6."""
     data, encoder = load_icd10cm(), OnnxEncoder(demo_folder("encoder"))
     texts = list(data.items.values())
@@ -153,6 +167,12 @@ def against_plain_search(rounds: int) -> dict[str, object]:
         "bayes": ("bayes", learned),
         "bayes/hybrid": ("bayes", of_both),
     }
+    if tokens is not None:
+        late = WithVectors(LateInteraction(SentenceTransformersEncoder(tokens, device="cpu")), Hybrid(encoder, vectors))
+        searched["bayes/late"] = (
+            "bayes",
+            Index.build(texts, scorer=hash_scorer(), first_stage=late).learn(train, options),
+        )
     plain: list[float] = []
     ratios: dict[str, list[float]] = {name: [] for name in searched}
     for query in [q.text for q in data.queries["dev"][: N_TIMED * rounds]]:
@@ -201,27 +221,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 46_881, 250_000, 1_000_000])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", help="name or folder of a sentence-transformers model, for late interaction")
+    parser.add_argument("--part", choices=("overhead", "against_plain_search", "batch"), help="all unless given")
     parser.add_argument("--only-size", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "search_speed.json")
     args = parser.parse_args()
     if args.only_size:
         print(json.dumps(measure_overhead(args.only_size, args.rounds)))
         return
-    sizes = []
-    for size in args.sizes:
-        command = [sys.executable, __file__, "--only-size", str(size), "--rounds", str(args.rounds)]
-        sizes.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
-        print(json.dumps(sizes[-1]), flush=True)
-    result = {
-        "environment": environment(),
-        "seed": SEED,
-        "rounds": args.rounds,
-        "overhead": sizes,
-        "against_plain_search": against_plain_search(args.rounds),
-        "batch": measure_batches(args.rounds),
+
+    def overhead() -> dict[str, object]:
+        sizes = []
+        for size in args.sizes:
+            command = [sys.executable, __file__, "--only-size", str(size), "--rounds", str(args.rounds)]
+            sizes.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+            print(json.dumps(sizes[-1]), flush=True)
+        return {"sizes": sizes}
+
+    parts = {
+        "overhead": overhead,
+        "against_plain_search": lambda: against_plain_search(args.rounds, args.tokens),
+        "batch": lambda: measure_batches(args.rounds),
     }
+    result = json.loads(args.out.read_text()) if args.part and args.out.exists() else {}
+    for name in [args.part] if args.part else parts:
+        result[name] = parts[name]() | {"environment": environment(), "seed": SEED, "rounds": args.rounds}
+        print(json.dumps(result[name], indent=2), flush=True)
     args.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps({name: result[name] for name in ("against_plain_search", "batch")}, indent=2))
 
 
 if __name__ == "__main__":
