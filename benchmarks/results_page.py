@@ -286,13 +286,17 @@ def content_of(marker: str) -> str:
         return recall_table(read(f"choices-{name}-dev/report.json"))
     if kind == "dense":
         return systems_table(read(f"dense-{name}/report.json"))
-    report = read(f"{name}/report.json")
+    late = kind.startswith("late")
+    report = read(f"{'late-' if late else ''}{name}/report.json")
     made: dict[str, Callable[[], str]] = {
         "systems": lambda: systems_table(report, systems_of(report, beyond=False)),
         "beyond": lambda: systems_table(report, systems_of(report, beyond=True)),
         "gains": lambda: gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10x125"]),
         "offline": lambda: offline_table(report, [s for s in COSTLY if s in report["offline"]]),
         "rounds": lambda: rounds_table(report, ROUNDS),
+        "late": lambda: systems_table(report),
+        "lategains": lambda: pairs_table(report, own=False),
+        "lateerrors": lambda: pairs_table(report, own=False, error=True),
         "own": lambda: pairs_table(report, own=True),
         "below": lambda: below_table(report),
         "pairs": lambda: pairs_table(report, own=False),

@@ -114,7 +114,8 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         return Hybrid(beside.encoder)
     if kind == "late" and name:
         tokens, vectors = late_parts(spec)
-        first, dense = (open_first_stage(part, device) for part in (tokens, vectors))
+        dense = open_first_stage(vectors, device)
+        first = dense if tokens == vectors else open_first_stage(tokens, device)
         if not isinstance(first, Dense) or not isinstance(dense, Dense):
             raise InputError(f"late takes st:NAME or hybrid:st:NAME, or st:NAME+ before one of them, not {name!r}")
         return WithVectors(LateInteraction(first.encoder), dense)
