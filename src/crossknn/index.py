@@ -24,7 +24,7 @@ from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.first_stage.base import Kept, kept_of
 from crossknn.first_stage.beside import BoundWithVectors
-from crossknn.first_stage.dense import BoundDense
+from crossknn.first_stage.late import BoundLateInteraction
 from crossknn.index_contents import arguments_of, check_built_with, contents_of
 from crossknn.metadata import Conditions, checked_metadata
 from crossknn.results import Hit, ScoredItem, SearchResult
@@ -337,7 +337,7 @@ class Index:
         scores, bound = self.train_scores, self._bound_first_stage
         assert scores is not None
         told = None
-        if isinstance(bound, BoundWithVectors) and not isinstance(bound.first, BoundDense):
+        if isinstance(bound, BoundWithVectors) and isinstance(bound.first, BoundLateInteraction):
             told = np.empty(len(scores.values))
             for query, cells in scores.by_query():
                 (of_items,) = bound.first.scores([self.train_queries[query]])

@@ -43,7 +43,7 @@ class Factorization(Protocol):
             item_vectors: (n_items, d) the first stage's, if it has any.
             query_vectors: (n_queries, d) those of the train queries, from the same encoder.
             first_stage_scores: (n_observed,) the first stage's own scores of the observed pairs, in their order, where
-                they are something else than inner products of these vectors.
+                they are of late interaction (:class:`~crossknn.LateInteraction`), and no inner products.
 
         Raises:
             InputError: scores that cannot be factorized in this way.

@@ -12,8 +12,8 @@ being what the mean leaves over, and ``L L^T = U^T U / |Q|``, so that a standard
 The alternation starts from the SVD of rows that a Gaussian process over ``x`` has filled in. The ridge of ``M`` and the
 variances are those that fit train queries best which were held out of the factors (squared error; likelihood).
 
-Where the first stage ranks by something else than ``x`` (late interaction, BM25), the mean has its score as well, times
-a constant: what the items' vectors cannot say of a pair, such as which words meet.
+Where the first stage ranks by late interaction, the mean has its score as well, times a constant: which words meet no
+item's vector can say.
 
 An item that was never scored has its vector, and the factors that a ridge regression of the others' tells of it.
 
