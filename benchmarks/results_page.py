@@ -150,7 +150,7 @@ def stopping_table(measured: dict[str, Any], *, calibrated: bool = False) -> str
                 for m in (100, 200, 500)
             ]
             rank, most = fixed[100]["spearman"], fixed[100]["spearman_at_most"]
-            rank = "" if rank is None else f"{rank:.2f} of {most:.2f}"
+            rank = "" if rank is None else f"{rank:.2f}" if calibrated else f"{rank:.2f} of {most:.2f}"
             found = [f"{row['calls']:.0f}", f"{100 * row['recall']:.1f}", f"{100 * row['expected']:.1f}", saved]
             found.append(f"{100 * row['calls_saved_at_most']:.0f}%")
             rows.append([f"`{system}`", str(k), *found, *told, rank])

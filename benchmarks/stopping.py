@@ -144,7 +144,7 @@ def _fewest(calls: Any, true: FloatArray, recall: float) -> float:
 
 def at_fixed_budgets(expected: FloatArray, true: FloatArray, k: int) -> list[dict[str, Any]]:
     """How well the expectation orders queries that had the same number of calls (Spearman, ties averaged), and how well
-    it could at most: where most queries have the same true recall, no order of them correlates by much."""
+    it could at most if it differed between all queries: most have the same true recall, which no order fits."""
     rows = []
     for budget in (50, 100, 200, 500):
         if budget < k:

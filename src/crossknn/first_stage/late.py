@@ -13,7 +13,7 @@ from crossknn.first_stage.base import Kept
 from crossknn.first_stage.dense import Encoder
 
 _SAMPLED = 50_000
-_AT_ONCE = 2**16
+_AT_ONCE = 2**14
 
 
 @runtime_checkable
