@@ -71,6 +71,7 @@ def arguments_of(contents: Contents) -> dict[str, Any]:
         KeyError, TypeError, InputError: something is missing, or does not fit.
     """
     arrays, rows, config = contents.arrays, contents.rows, contents.config
+    kept = {name.removeprefix(_KEPT): array for name, array in arrays.items() if name.startswith(_KEPT)}
     items = {row["id"]: row["text"] for row in rows["items"]}
     model = scores = None
     if "score_values" in arrays:
@@ -80,7 +81,7 @@ def arguments_of(contents: Contents) -> dict[str, Any]:
     return {
         "items": items,
         "metadata": {row["id"]: row["metadata"] for row in rows["items"] if "metadata" in row},
-        "first_stage_kept": {n.removeprefix(_KEPT): array for n, array in arrays.items() if n.startswith(_KEPT)},
+        "first_stage_kept": kept or None,
         "item_model": model,
         "train_queries": [row["text"] for row in rows.get("train_queries", [])],
         "train_scores": scores,

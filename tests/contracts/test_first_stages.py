@@ -147,13 +147,18 @@ def test_saved_vectors_are_not_made_again(first_stage: FirstStage, monkeypatch: 
     embedded: list[str] = []
     dense = first_stage.dense if isinstance(first_stage, WithVectors) else first_stage
     encoder = dense.encoder  # type: ignore[attr-defined]
-    embed = encoder.embed
+    embed, embed_tokens = encoder.embed, _Words.embed_tokens
 
     def spy(texts: Sequence[str]) -> Any:
         embedded.extend(texts)
         return embed(texts)
 
+    def spy_tokens(words: _Words, texts: Sequence[str]) -> Any:
+        embedded.extend(texts)
+        return embed_tokens(words, texts)
+
     monkeypatch.setattr(encoder, "embed", spy)
+    monkeypatch.setattr(_Words, "embed_tokens", spy_tokens)
     again = first_stage.prepare(ITEMS, kept_of(bound))
     assert not embedded
     vectors = again.embed_queries(QUERIES)

@@ -307,6 +307,7 @@ def test_names_say_what_is_run() -> None:
         ("axn/distilled", "such as in axn/distilled:mf@10"),
         ("axn/hybrid:distilled@2", "leave out /hybrid"),
         ("axn/late:mf-side-late@2", "leave out /late"),
+        ("bayes/bm25:mf-side-late@2", "leave out /bm25"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
@@ -354,6 +355,7 @@ def test_what_cannot_be_measured_is_said_before_a_call_is_paid(
         ("bm25", "rerank/hybrid", "rerank/hybrid needs the vectors"),
         ("hybrid", "axn/hybrid:mf@2", "the first stage is a hybrid one already"),
         ("no tokens", "bayes/late:mf@2", "gives one for a text"),
+        ("late", "axn/bm25:mf@2", "late interaction already"),
     ],
 )
 def test_what_cannot_be_built_is_said_before_a_call_is_paid(
@@ -364,6 +366,7 @@ def test_what_cannot_be_built_is_said_before_a_call_is_paid(
     others = {
         "bm25": BM25(),
         "hybrid": Hybrid(first_stage.encoder),
+        "late": WithVectors(LateInteraction(first_stage.encoder), first_stage),
         "no tokens": Dense(GivenVectors({}), of_items),
     }
     first_stage = others.get(first, first_stage)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from crossknn import GivenVectors, LateInteraction
+from crossknn import GivenVectors, LateInteraction, SentenceTransformersEncoder
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.first_stage import late
@@ -63,6 +65,31 @@ def test_what_has_no_tokens_is_refused() -> None:
         LateInteraction(GivenVectors({}))
     with pytest.raises(InputError, match="dimensions must be 1 or more"):
         LateInteraction(Given(), dimensions=0)
+
+
+def test_what_was_kept_of_other_items_is_refused() -> None:
+    kept = LateInteraction(Given()).prepare(ITEMS).kept
+    for items, given in ((ITEMS[1:], kept), (ITEMS, {"vectors": kept["tokens"]})):
+        with pytest.raises(InputError, match="is not of"):
+            LateInteraction(Given()).prepare(items, given)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_is_no_token_and_half_precision_will_do(tiny_torch: Any, tmp_path: Path, side: str) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    model = library.SentenceTransformer(str(tiny_torch.encoder(tmp_path)), device="cpu")
+    model.tokenizer.padding_side = side
+    texts = ["cat", "cat dog bird", "dog dog"]
+    encoder = SentenceTransformersEncoder(model)
+    together = encoder.embed_tokens(texts)
+    for own, text in zip(together, texts, strict=True):
+        (alone,) = encoder.embed_tokens([text])
+        assert own.shape == alone.shape
+        if side == "right":  # on the left it moves the positions that this model counts
+            np.testing.assert_allclose(own, alone, atol=1e-5)
+    halved = SentenceTransformersEncoder(model.bfloat16()).embed_tokens(texts)
+    assert [(t.shape, t.dtype) for t in halved] == [(t.shape, np.float32) for t in together]
 
 
 @pytest.mark.parametrize("wrong", [np.ones(10), np.full((2, 10), np.nan)])

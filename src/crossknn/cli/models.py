@@ -130,8 +130,11 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
 def late_parts(spec: str) -> tuple[str, str]:
     """What gives the tokens and what the vectors in ``late:TOKENS+VECTORS``, or ``late:BOTH``."""
     both = spec.removeprefix("late:")
-    tokens, *vectors = re.split(r"\+(?=(?:st|hybrid):)", both, maxsplit=1)
-    return (tokens, vectors[0]) if vectors else (both, both)
+    for plus in re.finditer(r"\+", both):
+        tokens, vectors = both[: plus.start()], both[plus.end() :]
+        if vectors.startswith(("st:", "hybrid:")) or vectors == "demo" or Path(vectors).is_dir():
+            return tokens, vectors
+    return both, both
 
 
 def trial_rate(scorer: Scorer, queries: Sequence[str], items: Sequence[str], pairs: int) -> float:

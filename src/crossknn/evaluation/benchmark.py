@@ -210,6 +210,10 @@ class _Lab:
             raise InputError(f"{text}: the first stage is a hybrid one already; leave out /{name.first}")
         if name.first == LATE and self.dense is not None:
             LateInteraction(self.dense.encoder)
+        if self.base.first_stage.fingerprint.startswith(f"{LATE}:") and (name.first is not None or _fine_tunes(name)):
+            raise InputError(f"{text}: the first stage is late interaction already; give the dual encoder alone")
+        if _fine_tunes(name) and isinstance(self.base.first_stage, WithVectors) and _late(name):
+            raise InputError(f"{text}: another first stage stands before the vectors; give the dual encoder alone")
         if self.base_vectors is None and name.learner is None and name.method != "rerank":
             raise InputError(f"{text} needs item vectors; give it a learner, or a dense first stage")
 
@@ -410,6 +414,12 @@ def _alone(name: SystemName) -> bool:
     """Whether it has no use for vectors of the first stage, and pays for none."""
     reranks = name.method == "rerank" and name.first in FIRST_STAGES and name.learner is None
     return reranks or name.method == "anncur"
+
+
+def _late(name: SystemName) -> bool:
+    """Whether a model's tokens have to learn for it."""
+    fine_tuning = None if name.learner is None else LEARNERS[name.learner].fine_tuning
+    return fine_tuning is not None and fine_tuning.late_interaction
 
 
 def _over(name: SystemName) -> str | None:

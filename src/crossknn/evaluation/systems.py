@@ -164,6 +164,8 @@ class SystemName:
         late = fine_tuning is not None and fine_tuning.late_interaction
         if first in OVER and fine_tuning is not None and not (late and first == HYBRID):
             raise InputError(f"{name!r}: a fine-tuned encoder has nothing beside; leave out /{first}")
+        if late and first not in (None, HYBRID):
+            raise InputError(f"{name!r}: it is late interaction that ranks first there; leave out /{first}")
         if first == DISTILLED and (learner in (None, DISTILLED) or method == "rerank"):
             raise InputError(
                 f"{name!r}: the fine-tuned encoder ranks first where other vectors are learned beside it, such as in "

@@ -178,7 +178,9 @@ def _told(
     queries: set[int],
 ) -> float:
     """What one point of the first stage's score adds to the cross-encoder's, by least squares, the inner products
-    beside it; 0 where they fall as it rises. From the queries held out: a first stage that has learned from the others
+    beside it; 0 where they fall as it rises, or are too few to tell.
+
+    From the queries held out: a first stage that has learned from the others
     (:class:`~crossknn.factorization.Distillation`) is nearer to their scores than to those of queries to come.
 
     Raises:
@@ -191,6 +193,8 @@ def _told(
             f"first-stage scores of shape {first_stage_scores.shape} do not fit {len(scores.values)} observed pairs"
         )
     cells = np.flatnonzero(np.isin(scores.query_indices, list(queries)))
+    if len(cells) < _FEWEST_TOLD:
+        return 0.0
     design = np.column_stack([first_stage_scores[cells], _Observed(scores, x, x_q).design(cells)])
     return max(0.0, float(np.linalg.lstsq(design, scores.values[cells], rcond=None)[0][0]))
 
@@ -274,6 +278,9 @@ class _Expected:
 
 _RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """Of the map from a query's vector to its weights; a unit vector's square is 1."""
+
+_FEWEST_TOLD = 10
+"""Held-out scores below which the first stage's weight would be a guess."""
 
 _STEPS = 25
 """Of the variances' update; the likelihood is within 0.1 of its maximum then."""

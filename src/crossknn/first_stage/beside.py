@@ -34,7 +34,7 @@ class WithVectors:
         kept = kept or {}
         first = {name.removeprefix(_FIRST): array for name, array in kept.items() if name.startswith(_FIRST)}
         dense = {name: array for name, array in kept.items() if not name.startswith(_FIRST)}
-        return BoundWithVectors(self._first.prepare(items, first), self.dense.prepare(items, dense))
+        return BoundWithVectors(self._first.prepare(items, first or None), self.dense.prepare(items, dense or None))
 
 
 class BoundWithVectors:

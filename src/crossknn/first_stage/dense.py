@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
+_TOKENS_OF = 512
+"""Texts whose token vectors are computed at once."""
+
+
 class Encoder(Protocol):
     """Texts to vectors."""
 
@@ -182,7 +186,15 @@ class SentenceTransformersEncoder:
 
     def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
         """See :class:`~crossknn.first_stage.late.TokenEncoder`; special tokens are among them."""
-        tokens = self._model.encode(
-            list(texts), batch_size=self._batch_size, output_value="token_embeddings", show_progress_bar=False
-        )
-        return [np.asarray(of_text.cpu(), dtype=np.float32) for of_text in tokens]
+        found: list[FloatArray] = []
+        for first in range(0, len(texts), _TOKENS_OF):  # what is encoded together stays on the device until the end
+            outputs = self._model.encode(
+                list(texts[first : first + _TOKENS_OF]),
+                batch_size=self._batch_size,
+                output_value=None,
+                show_progress_bar=False,
+            )
+            for out in outputs:
+                own = out["token_embeddings"][out["attention_mask"].bool()]  # padding may stand on either side
+                found.append(np.asarray(own.float().cpu(), dtype=np.float32))
+        return found

@@ -39,7 +39,8 @@ class LateInteraction:
     ``WithVectors(LateInteraction(encoder), Hybrid(encoder))``, and what is learned over them by
     :class:`~crossknn.factorization.MFSideInformation` takes its score into account.
 
-    Memory: ``4 * dimensions`` bytes for every token of every item, all of which a query looks at.
+    Memory: ``4 * dimensions`` bytes for every token of every item, all of which a query looks at; while they are
+    prepared ``4 d`` bytes more for each, where the encoder's are ``d`` wide.
 
     Args:
         encoder: embeds tokens, such as :class:`~crossknn.SentenceTransformersEncoder`.
@@ -62,14 +63,22 @@ class LateInteraction:
         self.fingerprint = f"late:{dimensions}:{encoder.fingerprint}"
 
     def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundLateInteraction:
-        """Embed the items' tokens, unless they are kept."""
-        if kept:
-            return BoundLateInteraction(self.encoder, **kept)
-        tokens = [_checked(of_item) for of_item in self.encoder.embed_tokens(items)] if items else []
-        stacked = _unit(np.vstack(tokens)) if tokens else np.zeros((0, 1), dtype=np.float32)
-        starts = np.cumsum([0, *map(len, tokens)])[:-1]
-        centre, axes = _principal(stacked, self._dimensions)
-        return BoundLateInteraction(self.encoder, _unit((stacked - centre) @ axes), starts, centre, axes)
+        """Embed the items' tokens, unless they are kept.
+
+        Raises:
+            InputError: what is kept is of other items, or the encoder gave something else than a text's token vectors.
+        """
+        if kept is not None:
+            if not kept.keys() >= {"tokens", "starts", "centre", "axes"} or len(kept["starts"]) != len(items):
+                raise InputError(f"what was kept ({', '.join(kept)}) is not of {len(items)} items' tokens")
+            return BoundLateInteraction(self.encoder, *(kept[name] for name in ("tokens", "starts", "centre", "axes")))
+        tokens = [_unit(_checked(of_item)) for of_item in self.encoder.embed_tokens(items)] if items else []
+        if len(tokens) != len(items):
+            raise InputError(f"the encoder gave tokens of {len(tokens)} texts, and there are {len(items)} items")
+        centre, axes = _principal(tokens, self._dimensions)
+        narrow = [_unit((of_item - centre) @ axes) for of_item in tokens]
+        stacked = np.vstack(narrow) if narrow else np.zeros((0, axes.shape[1]), dtype=np.float32)
+        return BoundLateInteraction(self.encoder, stacked, np.cumsum([0, *map(len, narrow)])[:-1], centre, axes)
 
 
 class BoundLateInteraction:
@@ -110,15 +119,15 @@ class BoundLateInteraction:
     def _of_query(self, query: str) -> FloatArray:
         (own,) = self._encoder.embed_tokens([query])  # alone: its digits must not depend on other queries
         asked = _unit((_unit(_checked(own)) - self._centre) @ self._axes).T
-        best = np.empty((len(self._starts), asked.shape[1]), dtype=np.float32)
+        mean = np.empty(len(self._starts), dtype=np.float32)
         ends = np.append(self._starts[1:], len(self._tokens))
         first = 0
         while first < len(self._starts):  # whole items at a time, so that the products stay in the cache
             last = max(first + 1, int(np.searchsorted(ends, self._starts[first] + _AT_ONCE, side="right")))
             near = self._tokens[self._starts[first] : ends[last - 1]] @ asked
-            np.maximum.reduceat(near, self._starts[first:last] - self._starts[first], axis=0, out=best[first:last])
+            own_starts = self._starts[first:last] - self._starts[first]
+            np.maximum.reduceat(near, own_starts, axis=0).mean(axis=1, out=mean[first:last])
             first = last
-        mean: FloatArray = best.mean(axis=1)
         return mean
 
 
@@ -136,12 +145,12 @@ def _unit(vectors: FloatArray) -> FloatArray:
     return unit
 
 
-def _principal(tokens: FloatArray, dimensions: int) -> tuple[FloatArray, FloatArray]:
-    """(d,) mean and (d, dimensions) principal axes of some tokens, from a sample of them."""
-    d = tokens.shape[1]
-    if not len(tokens):
-        return np.zeros(d, dtype=np.float32), np.eye(d, dtype=np.float32)[:, :dimensions]
-    sample = tokens[np.linspace(0, len(tokens) - 1, min(len(tokens), _SAMPLED)).astype(np.int64)].astype(np.float64)
+def _principal(tokens: Sequence[FloatArray], dimensions: int) -> tuple[FloatArray, FloatArray]:
+    """(d,) mean and (d, dimensions) principal axes of some texts' tokens, from a sample of the texts."""
+    if not tokens:
+        return np.zeros(1, dtype=np.float32), np.ones((1, 1), dtype=np.float32)
+    total = sum(map(len, tokens))
+    sample = np.vstack(tokens[:: max(1, total // _SAMPLED)]).astype(np.float64)
     centre = sample.mean(axis=0)
     sample -= centre
     axes = np.linalg.eigh(sample.T @ sample)[1][:, ::-1][:, :dimensions]

@@ -139,8 +139,8 @@ class AXN:
     ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """What a solver takes: a query's item vectors and their scores so far, and its prior mean."""
         seen = progress.indices[row]
-        beside = items.beside(task.first_stage_scores[row])
-        targets = items.normalisation.apply(progress.scores[row]) - beside[seen]
+        beside = items.biases[seen] + items.first_stage_weight * task.first_stage_scores[row, seen]
+        targets = items.normalisation.apply(progress.scores[row]) - beside
         return items.vectors[seen], targets, None if task.query_vectors is None else task.query_vectors[row]
 
     def _first(self, task: Task, progress: Progress, size: int) -> Proposal:
