@@ -149,10 +149,11 @@ def stopping_table(measured: dict[str, Any], *, calibrated: bool = False) -> str
                 f"{100 * fixed[m]['recall']:.0f} / {100 * fixed[m]['expected']:.0f}" if m in fixed else ""
                 for m in (100, 200, 500)
             ]
-            rank, most = fixed[100]["spearman"], fixed[100]["spearman_at_most"]
-            rank = "" if rank is None else f"{rank:.2f}" if calibrated else f"{rank:.2f} of {most:.2f}"
+            rank, most = fixed[100]["spearman"], fixed[100].get("spearman_at_most")
+            rank = "" if rank is None else f"{rank:.2f}" if calibrated or most is None else f"{rank:.2f} of {most:.2f}"
             found = [f"{row['calls']:.0f}", f"{100 * row['recall']:.1f}", f"{100 * row['expected']:.1f}", saved]
-            found.append(f"{100 * row['calls_saved_at_most']:.0f}%")
+            most = row.get("calls_saved_at_most")
+            found.append("" if most is None else f"{100 * most:.0f}%")
             rows.append([f"`{system}`", str(k), *found, *told, rank])
     head = [
         "system",
