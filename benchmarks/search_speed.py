@@ -2,17 +2,16 @@
 
     python benchmarks/search_speed.py --tokens MODEL
 
-Four measurements, each a JSON entry:
+Three measurements, each a JSON entry (`--part` makes one of them anew):
 
 - *batch*: `search_batch` of 64 queries against as many single searches, on a scorer with a fixed latency per call of
   the model (what a GPU or a service behind a network looks like) and on the demo's model; in turns, medians.
 - *overhead*: seconds per query by part, without the scorer, at 1K to 1M items, each size in a process of its own: codes
   of ICD-10-CM as far as they go (46,881; vectors by the demo's encoder), unit vectors made up above; 384 wide. Queries'
-  vectors are known beforehand. Eight queries in a batch, and one alone.
+  vectors are known beforehand. Eight queries in a batch, and one alone; and the process' largest resident size.
 - *against plain search*: everything but the calls, for a query alone over all codes of ICD-10-CM with a budget of 100,
   as a multiple of what five rounds cannot do without: the query's embedding, five times ``V @ u`` with an argpartition.
   With `--tokens`, a sentence-transformers model, also with late interaction between its tokens (extra `torch`).
-- *memory*: that process' largest resident size, and what its vectors alone take.
 """
 
 from __future__ import annotations
