@@ -11,7 +11,7 @@
 #     dense     dense rows against sparse cells, each at its own setting
 #     hpo       every system on test queries of HPO
 #     wordnet   the same on those of WordNet's verbs, read where CROSSKNN_WORDNET says
-#     late      late interaction before hybrid vectors, as it comes and fine-tuned, on all three
+#     late      late interaction before hybrid vectors, on all three
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
 #     page      figures into docs/results.md
@@ -98,15 +98,18 @@ wordnet() {
 }
 
 late() {
-    local name data
-    local paper=axn-paper-r10-m0.8:mf@10 before=bayes/hybrid:mf-side-refined@10x125
-    local plain=bayes/late:mf-side-refined@10x125 tuned=bayes/hybrid:mf-side-late@10x125
+    local name data calls queries options=() systems=(rerank/hybrid rerank/late)
+    for calls in 10 2; do
+        queries=$([[ $calls == 10 ]] && echo 125 || echo 100)
+        local paper=axn-paper-r10-m0.8:mf@$calls before=bayes/hybrid:mf-side-refined@${calls}x$queries
+        local ours=bayes/late:mf-side-refined@${calls}x$queries
+        systems+=("$paper" "$before" "$ours")
+        options+=("--compare=$ours,$paper" "--compare=$ours,$before")
+    done
     for name in icd10cm-10k hpo-10k wordnet-10k; do
         data=$name
         [[ $name != wordnet-10k ]] || data=$name:$CROSSKNN_WORDNET
-        measure "late-$name" "$data" 300 --train-limit 500 --compare=$plain,$paper --compare=$tuned,$paper \
-            --compare=$plain,$before --compare=$tuned,$before --compare=$tuned,$plain \
-            -- rerank/hybrid rerank/late "$paper" "$before" "$plain" "$tuned"
+        measure "late-$name" "$data" 300 --train-limit 500 "${options[@]}" -- "${systems[@]}"
     done
 }
 

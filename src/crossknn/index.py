@@ -261,9 +261,7 @@ class Index:
         learned._learn(train, options or BuildOptions(), None, progress)
         return learned
 
-    def with_first_stage(
-        self, first_stage: FirstStage, factorization: Factorization | None = None, *, kept: Kept | None = None
-    ) -> Index:
+    def with_first_stage(self, first_stage: FirstStage, factorization: Factorization | None = None) -> Index:
         """Another index over the same items whose vectors are learned from the same scores, over another first stage.
 
         Say, over the dual encoder that was fine-tuned on them (:class:`~crossknn.factorization.Distillation`). This
@@ -272,7 +270,6 @@ class Index:
         Args:
             first_stage: takes the place of this one's.
             factorization: None is what :meth:`build` would choose. Unused where the index has no scores.
-            kept: what it has prepared of the items before (:attr:`first_stage_kept`).
 
         Raises:
             InputError: the factorization cannot learn from these scores, or needs vectors.
@@ -281,7 +278,7 @@ class Index:
         """
         other = copy.copy(self)
         other.tuning, other.first_stage, other.notes = None, first_stage, {}
-        other._bound_first_stage = bound = first_stage.prepare(self.items, kept)
+        other._bound_first_stage = bound = first_stage.prepare(self.items)
         own = other.first_stage_vectors
         other.item_model = None if own is None else ItemModel.from_vectors(own)
         if self.train_scores is not None:

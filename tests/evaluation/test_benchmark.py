@@ -145,7 +145,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     from crossknn import SentenceTransformersEncoder
 
     systems = ("rerank", "axn:mf-adamw@2", "axn:mf-ind@2", "rerank:mf-ind@2", "rerank:distilled@2", "axn:distilled@2")
-    systems += ("axn/distilled:mf@2", "bayes:mf-side-distilled@2x8", "axn:mf-distilled@2x8", "bayes:mf-side-late@2x8")
+    systems += ("axn/distilled:mf@2", "bayes:mf-side-distilled@2x8", "axn:mf-distilled@2x8")
     options = BenchmarkOptions(
         systems=systems, ks=(1,), budgets=(20,), trainable=lambda: library.SentenceTransformer(folder, device="cpu")
     )
@@ -156,7 +156,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     for name in ("axn:distilled@2", "axn/distilled:mf@2", "axn:mf-ind@2"):
         assert report.offline[name].reembed_seconds > 0
     kept = {path.name for path in (tmp_path / "checkpoints").glob("*/*")}
-    learners = ("mf-ind@2", "distilled@2", "mf-side-distilled@2x8", "mf-distilled@2x8", "mf-side-late@2x8")
+    learners = ("mf-ind@2", "distilled@2", "mf-side-distilled@2x8", "mf-distilled@2x8")
     assert kept == {f"{learner}.{what}" for learner in learners for what in ("pt", "seconds")}
     again = benchmark(data, scorer, first_stage, folder=tmp_path, options=options)
     for name in (
@@ -184,11 +184,6 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
     for name in ("bayes:mf-side-distilled@2x8", "bayes/distilled:mf-side-distilled@2x8"):
         beside = lab.system(SystemName.parse(name)).index  # whatever ranks first, it is the same encoder
         assert beside.item_model is lab._made(SystemName.parse("bayes:mf-side-distilled@2x8"))[0].item_model
-    late = lab.system(SystemName.parse("bayes:mf-side-late@2x8")).index
-    np.testing.assert_array_equal(late.first_stage_vectors, lab.base_vectors)
-    untrained = WithVectors(LateInteraction(first_stage.encoder), first_stage)
-    assert late.first_stage.fingerprint.startswith("late:")
-    assert late.first_stage.fingerprint != untrained.fingerprint
     tuned = beside.first_stage_vectors
     assert np.abs(tuned - lab.base_vectors).max() > 1e-4
     width = tuned.shape[1]
@@ -306,8 +301,7 @@ def test_names_say_what_is_run() -> None:
         ("rerank/distilled", "by itself it is rerank:distilled@10"),
         ("axn/distilled", "such as in axn/distilled:mf@10"),
         ("axn/hybrid:distilled@2", "leave out /hybrid"),
-        ("axn/late:mf-side-late@2", "leave out /late"),
-        ("bayes/bm25:mf-side-late@2", "leave out /bm25"),
+        ("axn/late:mf-side-distilled@2", "leave out /late"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:

@@ -11,8 +11,6 @@ import pytest
 
 from crossknn.errors import InputError
 from crossknn.factorization import Distillation
-from crossknn.factorization.base import held_out_queries
-from crossknn.first_stage import SentenceTransformersEncoder
 from crossknn.scores import ScoreMatrix
 
 pytestmark = pytest.mark.torch
@@ -35,12 +33,6 @@ def _scores() -> ScoreMatrix:
     return ScoreMatrix(*np.nonzero(seen), exact[seen], exact.shape)
 
 
-def _without_dropout(model: Any) -> None:
-    for module in model.modules():
-        if type(module).__name__ == "Dropout":
-            module.p = 0.0
-
-
 def _cross_entropy(model: Any, scores: ScoreMatrix) -> float:
     vectors = dict(zip(QUERIES + ITEMS, model.encode(QUERIES + ITEMS), strict=True))
     losses = []
@@ -58,44 +50,13 @@ def test_the_loss_is_the_cross_entropy_of_the_two_softmaxes(model: Any) -> None:
     np.testing.assert_allclose(float(loss.detach()), _cross_entropy(model, scores), rtol=1e-4)
 
 
-def test_late_interaction_is_what_the_first_stage_computes(model: Any) -> None:
-    torch, scores = pytest.importorskip("torch"), _scores()
-    cells = [cells for _, cells in scores.by_query()][:3]
-    options = replace(OPTIONS, late_interaction=True, scale=10.0)
-    loss = options._loss(torch, model.eval(), QUERIES[:3], ITEMS, scores, cells)
-    tokens = SentenceTransformersEncoder(model).embed_tokens(QUERIES + ITEMS)
-    unit = [of_text / np.linalg.norm(of_text, axis=1, keepdims=True) for of_text in tokens]
-    near = np.array([[(q @ i.T).max(axis=1).mean() for i in unit[len(QUERIES) :]] for q in unit[: len(QUERIES)]])
-    losses = []
-    for query, of_query in enumerate(cells):
-        a, s = scores.values[of_query], options.scale * near[query, scores.item_indices[of_query]]
-        losses.append(-np.sum(np.exp(a) / np.exp(a).sum() * (s - np.log(np.exp(s).sum()))))
-    np.testing.assert_allclose(float(loss.detach()), np.mean(losses), rtol=1e-4)
-    before = float(loss.detach())
-    _without_dropout(model)
-    replace(options, epochs=60, items_per_query=99).fit(model, QUERIES, ITEMS, scores)
-    assert float(options._loss(torch, model.eval(), QUERIES[:3], ITEMS, scores, cells).detach()) < before - 0.5
-
-
-def test_queries_held_out_teach_nothing(model: Any, tiny_torch: Any, tmp_path: Path) -> None:
-    library, scores = pytest.importorskip("sentence_transformers"), _scores()
-    options = replace(OPTIONS, held_out=0.5)
-    measured = held_out_queries(scores, 0.5, OPTIONS.seed)
-    other = library.SentenceTransformer(str(tmp_path / "encoder"), device="cpu")
-    values = np.where(np.isin(scores.query_indices, measured), -scores.values, scores.values)
-    options.fit(model, QUERIES, ITEMS, scores)
-    options.fit(other, QUERIES, ITEMS, replace(scores, values=values))
-    np.testing.assert_array_equal(model.encode(ITEMS), other.encode(ITEMS))
-    assert not np.array_equal(
-        model.encode(ITEMS), library.SentenceTransformer(str(tmp_path / "encoder"), device="cpu").encode(ITEMS)
-    )
-
-
 def test_the_encoder_comes_nearer_to_the_cross_encoder(model: Any) -> None:
     scores, steps = _scores(), []
     targets = [np.exp(scores.values[cells]) / np.exp(scores.values[cells]).sum() for _, cells in scores.by_query()][:3]
     least = float(np.mean([-np.sum(target * np.log(target)) for target in targets]))
-    _without_dropout(model)
+    for module in model.modules():
+        if type(module).__name__ == "Dropout":
+            module.p = 0.0
     before = _cross_entropy(model, scores)
     replace(OPTIONS, epochs=60, items_per_query=99).fit(
         model, QUERIES, ITEMS, scores, progress=lambda done, total: steps.append((done, total))
@@ -152,14 +113,7 @@ def test_what_cannot_be_distilled(model: Any) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"epochs": 0},
-        {"items_per_query": 1},
-        {"learning_rate": 0.0},
-        {"max_length": 2},
-        {"scale": -1.0},
-        {"held_out": 1.0},
-    ],
+    [{"epochs": 0}, {"items_per_query": 1}, {"learning_rate": 0.0}, {"max_length": 2}, {"scale": -1.0}],
     ids=str,
 )
 def test_settings_are_checked(settings: dict[str, Any]) -> None:

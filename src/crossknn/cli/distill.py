@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from crossknn.cli.models import absolute, late_parts, open_first_stage
+from crossknn.cli.models import absolute, open_first_stage
 from crossknn.cli.options import Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.errors import InputError, import_extra, loading
-from crossknn.factorization import Distillation, MFSideInformation
+from crossknn.factorization import Distillation
 from crossknn.files import make_folder, writing
 from crossknn.index import Index
 from crossknn.storage import check_place, read_manifest
@@ -38,9 +38,6 @@ def distill(
     max_length: Annotated[
         int | None, typer.Option(min=3, help="Tokens of a text while training; the model's own limit unless given.")
     ] = None,
-    late: Annotated[
-        bool, typer.Option("--late", help="Fine-tune the model's tokens, for late interaction before the same vectors.")
-    ] = False,
     scorer: ScorerSpec = None,
     first_stage: FirstStageSpec = None,
     device: Device = "cpu",
@@ -55,13 +52,7 @@ def distill(
         if new_index.resolve() in (index.resolve(), out_folder.resolve()):
             raise InputError(f"--index {new_index} is to be a further index; choose a folder of its own")
         check_place(new_index)
-    settings = Distillation(
-        epochs=epochs,
-        learning_rate=learning_rate,
-        late_interaction=late,
-        held_out=MFSideInformation.held_out if late else 0.0,
-        max_length=max_length,
-    )
+    settings = Distillation(epochs=epochs, learning_rate=learning_rate, max_length=max_length)
     remembered = read_manifest(index)["config"].get("notes", {})
     opened = open_index(index, scorer, first_stage, device, None)
     tuned = run_distillation(opened, first_stage or remembered.get("first_stage"), out_folder, settings, device)
@@ -89,10 +80,8 @@ def run_distillation(index: Index, model_name: str | None, place: Path, settings
     """
     if index.train_scores is None:
         raise InputError("the index was built without train queries, so there are no scores to learn from")
-    tokens, vectors = late_parts(model_name or "")
-    hybrid = "hybrid:" if vectors.startswith("hybrid:") else ""
-    learning = (tokens if settings.late_interaction else vectors).removeprefix("hybrid:")
-    kind, _, name = learning.partition(":")
+    hybrid = "hybrid:" if (model_name or "").startswith("hybrid:") else ""
+    kind, _, name = (model_name or "").removeprefix(hybrid).partition(":")
     if kind != "st" or not name:
         raise InputError(f"distillation fine-tunes a sentence-transformers model; name it as st:NAME, not {model_name}")
     unfinished = (place / _CHECKPOINT).exists()
@@ -110,6 +99,4 @@ def run_distillation(index: Index, model_name: str | None, place: Path, settings
     with writing(place):
         model.save_pretrained(str(place))
     notes.print(f"learned from {len(index.train_scores.values):,} scores", highlight=False)
-    if settings.late_interaction:
-        return f"late:st:{place}+{vectors}"
-    return f"late:{tokens}+{hybrid}st:{place}" if (model_name or "").startswith("late:") else f"{hybrid}st:{place}"
+    return f"{hybrid}st:{place}"

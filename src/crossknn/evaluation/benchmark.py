@@ -24,7 +24,6 @@ from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
 from crossknn.first_stage import Dense, FirstStage, Hybrid, LateInteraction, SentenceTransformersEncoder, WithVectors
 from crossknn.first_stage.base import Kept
-from crossknn.first_stage.beside import BoundWithVectors
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
 from crossknn.scores import Pairs, ScoreMatrix
@@ -212,8 +211,6 @@ class _Lab:
             LateInteraction(self.dense.encoder)
         if self.base.first_stage.fingerprint.startswith(f"{LATE}:") and (name.first is not None or _fine_tunes(name)):
             raise InputError(f"{text}: the first stage is late interaction already; give the dual encoder alone")
-        if _fine_tunes(name) and isinstance(self.base.first_stage, WithVectors) and _late(name):
-            raise InputError(f"{text}: another first stage stands before the vectors; give the dual encoder alone")
         if self.base_vectors is None and name.learner is None and name.method != "rerank":
             raise InputError(f"{text} needs item vectors; give it a learner, or a dense first stage")
 
@@ -306,16 +303,14 @@ class _Lab:
         model, label = self.options.trainable(), _label(name)
         with self._kept_time(name, True) as kept:
             timed.kept = kept
-            base, embed_seconds = self._base(name)
-            scored = base.learn(self._train_queries(name), options, progress=timed.told(self.progress(label)))
+            scored = self.base.learn(self._train_queries(name), options, progress=timed.told(self.progress(label)))
             assert scored.train_scores is not None
             distillation = replace(fine_tuning, checkpoint=self._checkpoint(name))
             steps = self.progress(f"{label}, training")
             with kept:
                 distillation.fit(model, scored.train_queries, self.base.items, scored.train_scores, steps)
-            over = before_fine_tuned if fine_tuning.late_interaction else over_fine_tuned
-            index, reembed_seconds = over(scored, model, timed)
-        return index, self._cost(index, embed_seconds, kept.seconds, reembed_seconds)
+            index, reembed_seconds = over_fine_tuned(scored, model, timed)
+        return index, self._cost(index, self.embed_seconds, kept.seconds, reembed_seconds)
 
     def _beginning_with(self, first: FirstStage, index: Index) -> Index:
         """The same index, with the first round from another first stage."""
@@ -387,24 +382,6 @@ def over_fine_tuned(scored: Index, model: Any, factorization: Factorization) -> 
     return scored.with_first_stage(WithVectors(scored.first_stage, dense), factorization), seconds
 
 
-def before_fine_tuned(scored: Index, model: Any, factorization: Factorization) -> tuple[Index, float]:
-    """An index whose first stage is late interaction between a fine-tuned model's tokens, in the vectors that it had.
-    And the seconds of embedding.
-
-    Args:
-        scored: an index with train scores over a dual encoder.
-        model: a ``sentence_transformers.SentenceTransformer`` that learned from them.
-        factorization: starts from the vectors.
-    """
-    first, dense = LateInteraction(SentenceTransformersEncoder(model)), scored.first_stage
-    assert isinstance(dense, Dense)
-    start = time.perf_counter()
-    tokens = first.prepare(scored.items)
-    seconds = time.perf_counter() - start
-    kept = BoundWithVectors(tokens, dense.prepare(scored.items, scored.first_stage_kept)).kept
-    return scored.with_first_stage(WithVectors(first, dense), factorization, kept=kept), seconds
-
-
 def _fine_tunes(name: SystemName) -> bool:
     """Whether the dual encoder has to learn for it."""
     return name.first == DISTILLED or (name.learner is not None and LEARNERS[name.learner].fine_tuning is not None)
@@ -414,12 +391,6 @@ def _alone(name: SystemName) -> bool:
     """Whether it has no use for vectors of the first stage, and pays for none."""
     reranks = name.method == "rerank" and name.first in FIRST_STAGES and name.learner is None
     return reranks or name.method == "anncur"
-
-
-def _late(name: SystemName) -> bool:
-    """Whether a model's tokens have to learn for it."""
-    fine_tuning = None if name.learner is None else LEARNERS[name.learner].fine_tuning
-    return fine_tuning is not None and fine_tuning.late_interaction
 
 
 def _over(name: SystemName) -> str | None:

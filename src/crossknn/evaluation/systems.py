@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
@@ -78,12 +78,6 @@ LEARNERS: Mapping[str, Learner] = {
     DISTILLED: Learner(_scale, needs_vectors=True, fine_tuning=Distillation(epochs=3, learning_rate=1e-5)),
     "mf-distilled": Learner(MFTransductive, needs_vectors=True, fine_tuning=_FINE_TUNING),
     "mf-side-distilled": Learner(MFSideInformation, needs_vectors=True, second_pass=True, fine_tuning=_FINE_TUNING),
-    "mf-side-late": Learner(
-        MFSideInformation,
-        needs_vectors=True,
-        second_pass=True,
-        fine_tuning=replace(_FINE_TUNING, late_interaction=True, held_out=MFSideInformation.held_out),
-    ),
 }
 
 OVER: Mapping[str, Callable[[Encoder, FloatArray | None], FirstStage]] = {
@@ -160,12 +154,8 @@ class SystemName:
         parsed.search_method()
         if learner is not None and LEARNERS[learner].dense_rows and (first == VECTORS or method == "rerank"):
             raise InputError(f"{name!r}: columns of dense rows rank nothing before a query has scores; use adacur:cur")
-        fine_tuning = None if learner is None else LEARNERS[learner].fine_tuning
-        late = fine_tuning is not None and fine_tuning.late_interaction
-        if first in OVER and fine_tuning is not None and not (late and first == HYBRID):
+        if first in OVER and learner is not None and LEARNERS[learner].fine_tuning:
             raise InputError(f"{name!r}: a fine-tuned encoder has nothing beside; leave out /{first}")
-        if late and first not in (None, HYBRID):
-            raise InputError(f"{name!r}: it is late interaction that ranks first there; leave out /{first}")
         if first == DISTILLED and (learner in (None, DISTILLED) or method == "rerank"):
             raise InputError(
                 f"{name!r}: the fine-tuned encoder ranks first where other vectors are learned beside it, such as in "

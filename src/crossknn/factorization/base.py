@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-
-from crossknn.arrays import FloatArray, IntArray
+from crossknn.arrays import FloatArray
 from crossknn.errors import InputError, import_extra
 from crossknn.factorization.item_model import ItemModel
 from crossknn.scores.matrix import ScoreMatrix
@@ -51,24 +49,6 @@ class Factorization(Protocol):
         Cost: no CE call.
         """
         ...
-
-
-_MOST_HELD_OUT = 500
-
-
-def held_out_queries(scores: ScoreMatrix, share: float, seed: int) -> IntArray:
-    """Train queries whose scores are kept from what is learned, to measure it on: at least one, and never all.
-
-    Args:
-        scores: observed CE scores of two queries at least.
-        share: of the queries that have scores, 500 of them at most.
-        seed: the same one chooses the same queries.
-
-    Returns:
-        (n_held_out,) queries.
-    """
-    asked = np.random.default_rng(seed).permutation(np.unique(scores.query_indices))
-    return asked[: min(max(1, round(share * len(asked))), len(asked) - 1, _MOST_HELD_OUT)]
 
 
 def check_shapes(scores: ScoreMatrix, item_vectors: FloatArray, query_vectors: FloatArray) -> None:

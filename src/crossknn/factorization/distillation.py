@@ -1,8 +1,8 @@
 """Distillation of the dual encoder: the cross-encoder's scores teach the first stage itself (DE_dstl in the paper).
 
 For a train query, the cross-entropy between the softmax of the CE's scores of its scored items and that of the dual
-encoder's, or of late interaction's between its tokens, is lowered. Unlike the factorizations beside it this moves the
-whole transformer: every step embeds texts again, and afterwards all items must be embedded again too.
+encoder's is lowered. Unlike the factorizations beside it this moves the whole transformer: every step embeds texts
+again, and afterwards all items must be embedded again too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 
 from crossknn.arrays import IntArray
 from crossknn.errors import InputError, import_extra
-from crossknn.factorization.base import held_out_queries
 from crossknn.factorization.checkpoints import check_checkpoint, load_checkpoint, save_checkpoint
 from crossknn.fingerprints import digest_texts, digest_weights
 from crossknn.scores.ledger import ProgressCallback
@@ -34,14 +33,9 @@ class Distillation:
         learning_rate: of AdamW, constant. The paper's is 1e-5; five times as much is for some hundred queries.
         queries_per_step: queries in a step.
         items_per_query: items of a query in a step, drawn anew each epoch from those scored.
-        late_interaction: the model's tokens are to be compared (:class:`~crossknn.LateInteraction`), not its vectors of
-            whole texts.
-        held_out: share of the train queries that it does not learn from, the same as those on which
-            :class:`~crossknn.factorization.MFSideInformation` (with the same share and seed) measures what the first
-            stage's scores are worth; 0 learns from all.
         max_length: tokens of a text at most while training, where time grows faster than length. None is the model's
             own, with which it embeds afterwards in any case.
-        scale: inner products, or means of them, are multiplied by it before the softmax: those of unit vectors are too
+        scale: the dual encoder's inner products are multiplied by it before the softmax: those of unit vectors are too
             near each other for one.
         seed: of the order and the draws.
         checkpoint: file that keeps the state after every epoch; a run that was stopped goes on from it. One of other
@@ -52,8 +46,6 @@ class Distillation:
     learning_rate: float = 5e-5
     queries_per_step: int = 4
     items_per_query: int = 16
-    late_interaction: bool = False
-    held_out: float = 0.0
     max_length: int | None = None
     scale: float = 20.0
     seed: int = 0
@@ -63,8 +55,6 @@ class Distillation:
         for name, least in (("epochs", 1), ("queries_per_step", 1), ("items_per_query", 2)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.held_out < 1:
-            raise InputError(f"held_out must be 0 or more and below 1, got {self.held_out}")
         if self.max_length is not None and self.max_length < 3:
             raise InputError(f"max_length must be 3 or more (two tokens are no words), got {self.max_length}")
         if not (self.learning_rate > 0 and self.scale > 0):
@@ -100,8 +90,7 @@ class Distillation:
         check_checkpoint(self.checkpoint)
         if (len(queries), len(items)) != scores.shape:
             raise InputError(f"{len(queries)} queries and {len(items)} items do not fit scores of shape {scores.shape}")
-        kept_out = held_out_queries(scores, self.held_out, self.seed) if self.held_out else ()
-        scored = {query: cells for query, cells in scores.by_query() if len(cells) > 1 and query not in kept_out}
+        scored = {query: cells for query, cells in scores.by_query() if len(cells) > 1}
         if not scored:
             raise InputError("distillation needs train queries with two scored items at least")
         optimizer = torch.optim.AdamW(model.parameters(), lr=self.learning_rate)
@@ -159,28 +148,14 @@ class Distillation:
         """Mean over queries of the cross-entropy of softmax(DE scores) under softmax(CE scores)."""
         seen = [scores.item_indices[of_query] for of_query in cells]
         texts, places = np.unique(np.concatenate(seen), return_inverse=True)
-        near = self._nearness(torch, model, queries, [items[item] for item in texts])
+        vectors = _embed(model, [*queries, *(items[item] for item in texts)])
+        of_queries, of_items = vectors[: len(queries)], vectors[len(queries) :]
         losses = []
         places_of_query = np.split(places, np.cumsum([len(some) for some in seen])[:-1])
-        for of_texts, of_query, chosen in zip(near, cells, places_of_query, strict=True):
-            target = torch.as_tensor(scores.values[of_query], dtype=near.dtype, device=near.device).softmax(0)
-            losses.append(-(target * (self.scale * of_texts[chosen]).log_softmax(0)).sum())
+        for u, of_query, chosen in zip(of_queries, cells, places_of_query, strict=True):
+            target = torch.as_tensor(scores.values[of_query], dtype=vectors.dtype, device=vectors.device).softmax(0)
+            losses.append(-(target * (self.scale * (of_items[chosen] @ u)).log_softmax(0)).sum())
         return torch.stack(losses).mean()
-
-    def _nearness(self, torch: Any, model: Any, queries: Sequence[str], texts: Sequence[str]) -> Any:
-        """(n_queries, n_texts) inner products, or mean highest cosines of their tokens, with gradients."""
-        of_queries, of_texts = _embed(model, queries), _embed(model, texts)
-        if not self.late_interaction:
-            return of_queries["sentence_embedding"] @ of_texts["sentence_embedding"].T
-        (asked, is_asked), (tokens, is_token) = (
-            (torch.nn.functional.normalize(out["token_embeddings"], dim=-1), out["attention_mask"].bool())
-            for out in (of_queries, of_texts)
-        )
-        rows = []
-        for of_query, own in zip(asked, is_asked, strict=True):
-            near = torch.einsum("qd,nld->nql", of_query[own], tokens).masked_fill(~is_token[:, None], -1.0)
-            rows.append(near.amax(-1).mean(-1))
-        return torch.stack(rows)
 
     def _key(self, model: Any, queries: Sequence[str], items: Sequence[str], scores: ScoreMatrix) -> str:
         """Tells whether a checkpoint belongs to these weights, texts, scores and settings; epochs may be added."""
@@ -202,11 +177,11 @@ class Distillation:
         return int(state["epoch"])
 
 
-def _embed(model: Any, texts: Sequence[str]) -> Any:
-    """A model's outputs, with gradients."""
+def _embed(model: Any, texts: list[str]) -> Any:
+    """(n, d) with gradients."""
     prepare = getattr(model, "preprocess", None) or model.tokenize  # before sentence-transformers 6
-    features = {name: value.to(model.device) for name, value in prepare(list(texts)).items() if hasattr(value, "to")}
-    return model(features)
+    features = {name: value.to(model.device) for name, value in prepare(texts).items() if hasattr(value, "to")}
+    return model(features)["sentence_embedding"]
 
 
 def _drawn(cells: IntArray, n: int, rng: np.random.Generator) -> IntArray:

@@ -30,7 +30,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
-from crossknn.factorization.base import check_shapes, held_out_queries
+from crossknn.factorization.base import check_shapes
 from crossknn.factorization.item_model import ItemModel, LinearMap, Normalisation
 from crossknn.factorization.transductive import solve_rows
 from crossknn.scores.matrix import ScoreMatrix, groups
@@ -111,13 +111,14 @@ class MFSideInformation:
         assert query_vectors is not None
         x, x_q = (np.asarray(a, dtype=np.float64) for a in (item_vectors, query_vectors))
         check_shapes(scores, x, x_q)
-        measured = set(held_out_queries(scores, self.held_out, self.seed).tolist())
-        told = _told(scores, x, x_q, first_stage_scores, measured)
-        if first_stage_scores is not None:
-            scores = replace(scores, values=scores.values - told * first_stage_scores)
         rows = [(query, cells) for query, cells in scores.by_query() if len(cells)]
-        held_out = [row for row in rows if row[0] in measured]
-        kept = [row for row in rows if row[0] not in measured]
+        asked = np.random.default_rng(self.seed).permutation(len(rows))
+        n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1, _MOST_HELD_OUT)
+        held_out, kept = ([rows[n] for n in some] for some in (asked[:n_held_out], asked[n_held_out:]))
+        told = 0.0
+        if first_stage_scores is not None:
+            told = _told(scores, x, x_q, first_stage_scores, np.concatenate([cells for _, cells in held_out]))
+            scores = replace(scores, values=scores.values - told * first_stage_scores)
         observed = _Observed(scores, x, x_q)
         filled = dict(zip((query for query, _ in rows), self._filled(observed, rows), strict=True))
         partial = self._factors(observed, kept, filled)
@@ -171,28 +172,20 @@ class MFSideInformation:
 
 
 def _told(
-    scores: ScoreMatrix,
-    x: FloatArray,
-    x_q: FloatArray,
-    first_stage_scores: FloatArray | None,
-    queries: set[int],
+    scores: ScoreMatrix, x: FloatArray, x_q: FloatArray, first_stage_scores: FloatArray, cells: IntArray
 ) -> float:
-    """What one point of the first stage's score adds to the cross-encoder's, by least squares, the inner products
-    beside it; 0 where they fall as it rises, or are too few to tell.
+    """What one point of the first stage's score adds to the cross-encoder's, by least squares on some of the cells, the
+    inner products beside it; 0 where they fall as it rises, or are too few to tell.
 
-    From the queries held out: a first stage that has learned from the others
-    (:class:`~crossknn.factorization.Distillation`) is nearer to their scores than to those of queries to come.
+    On those of the queries held out: a first stage may have learned from the others, and flatter itself there.
 
     Raises:
         InputError: not one score for each pair.
     """
-    if first_stage_scores is None:
-        return 0.0
     if first_stage_scores.shape != scores.values.shape:
         raise InputError(
             f"first-stage scores of shape {first_stage_scores.shape} do not fit {len(scores.values)} observed pairs"
         )
-    cells = np.flatnonzero(np.isin(scores.query_indices, list(queries)))
     if len(cells) < _FEWEST_TOLD:
         return 0.0
     design = np.column_stack([first_stage_scores[cells], _Observed(scores, x, x_q).design(cells)])
@@ -278,6 +271,8 @@ class _Expected:
 
 _RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
 """Of the map from a query's vector to its weights; a unit vector's square is 1."""
+
+_MOST_HELD_OUT = 500
 
 _FEWEST_TOLD = 10
 """Held-out scores below which the first stage's weight would be a guess."""
