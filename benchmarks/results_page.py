@@ -287,8 +287,9 @@ def content_of(marker: str) -> str:
         return recall_table(read(f"choices-{name}-dev/report.json"))
     if kind == "dense":
         return systems_table(read(f"dense-{name}/report.json"))
-    late = kind.startswith("late")
-    report = read(f"{'late-' if late else ''}{name}/report.json")
+    folder = re.match("late(-2)?", kind)  # at ten calls per item, or at two
+    kind = kind.replace("late-2", "late")
+    report = read(f"{folder[0]}-{name}/report.json" if folder else f"{name}/report.json")
     made: dict[str, Callable[[], str]] = {
         "systems": lambda: systems_table(report, systems_of(report, beyond=False)),
         "beyond": lambda: systems_table(report, systems_of(report, beyond=True)),
