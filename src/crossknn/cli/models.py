@@ -113,7 +113,7 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
             raise InputError(f"hybrid takes a dual encoder, a folder, st:NAME or demo, not {name!r}")
         return Hybrid(beside.encoder)
     if kind == "late" and name:
-        tokens, vectors = late_parts(spec)
+        tokens, vectors = _late_parts(spec)
         dense = open_first_stage(vectors, device)
         first = dense if tokens == vectors else open_first_stage(tokens, device)
         if not isinstance(first, Dense) or not isinstance(dense, Dense):
@@ -127,7 +127,7 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
     )
 
 
-def late_parts(spec: str) -> tuple[str, str]:
+def _late_parts(spec: str) -> tuple[str, str]:
     """What gives the tokens and what the vectors in ``late:TOKENS+VECTORS``, or ``late:BOTH``."""
     both = spec.removeprefix("late:")
     for plus in re.finditer(r"\+", both):
@@ -153,7 +153,7 @@ def absolute(spec: str) -> str:
     """A folder's full path, so that an index finds its models from anywhere; other names as they are."""
     kind, _, name = spec.partition(":")
     if kind == "late":
-        tokens, vectors = late_parts(spec)
+        tokens, vectors = _late_parts(spec)
         return f"late:{absolute(tokens)}" + ("" if vectors == tokens else f"+{absolute(vectors)}")
     if kind in ("hybrid", "st"):
         return f"{kind}:{absolute(name)}"
