@@ -13,6 +13,7 @@ from crossknn import GivenVectors, LateInteraction, SentenceTransformersEncoder
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.first_stage import late
+from crossknn.vectors import top_k
 
 RNG = np.random.default_rng(3)
 WORDS = {word: RNG.normal(size=10) for word in "abcdefghij"}
@@ -56,6 +57,22 @@ def test_narrow_tokens_are_nearly_as_good_where_words_lie_in_few_dimensions(monk
     np.testing.assert_allclose(narrow.scores(QUERIES), whole.scores(QUERIES), atol=1e-3)
 
 
+@pytest.mark.parametrize("others", ["told", "level", "reversed"])
+def test_behind_another_only_its_best_are_looked_at(others: str) -> None:
+    bound = LateInteraction(Given(), shortlist=4).prepare(ITEMS)
+    whole = bound.scores(QUERIES)
+    given = {"told": 10 * whole + 3, "level": np.zeros_like(whole), "reversed": -whole}[others]
+    scores = bound.scores_after(QUERIES, given)
+    for row, (query_scores, other) in enumerate(zip(scores, given, strict=True)):
+        best = top_k(other, 4)
+        np.testing.assert_allclose(query_scores[best], whole[row, best], atol=1e-6)
+        below = np.setdiff1d(np.arange(len(ITEMS)), best)
+        expected = whole[row, below] if others == "told" else np.full(len(below), whole[row, best].mean())
+        np.testing.assert_allclose(query_scores[below], expected, atol=1e-5)
+    wide = LateInteraction(Given(), shortlist=len(ITEMS)).prepare(ITEMS)
+    np.testing.assert_array_equal(wide.scores_after(QUERIES, given), whole)
+
+
 def test_no_items() -> None:
     assert LateInteraction(Given()).prepare([]).scores(QUERIES).shape == (len(QUERIES), 0)
 
@@ -63,8 +80,9 @@ def test_no_items() -> None:
 def test_what_has_no_tokens_is_refused() -> None:
     with pytest.raises(InputError, match="gives one for a text"):
         LateInteraction(GivenVectors({}))
-    with pytest.raises(InputError, match="dimensions must be 1 or more"):
-        LateInteraction(Given(), dimensions=0)
+    for wrong in ({"dimensions": 0}, {"shortlist": 0}):
+        with pytest.raises(InputError, match="dimensions and shortlist must be 1 or more"):
+            LateInteraction(Given(), **wrong)
 
 
 def test_what_was_kept_of_other_items_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -141,6 +142,12 @@ class ItemModel:
             raise InputError(
                 f"item vectors of shape {self.vectors.shape} do not fit biases of shape {self.biases.shape}"
             )
+
+    @cached_property
+    def lengths(self) -> FloatArray:
+        """(n_items,) of the item vectors."""
+        lengths: FloatArray = np.sqrt(np.einsum("nd,nd->n", self.vectors, self.vectors))
+        return lengths
 
     def query_vectors(self, vectors: FloatArray | None) -> FloatArray | None:
         """The query vectors ``u_param`` expected before any score is seen; None where there are none.

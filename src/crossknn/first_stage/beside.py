@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 from crossknn.arrays import FloatArray
 from crossknn.first_stage.base import BoundFirstStage, FirstStage, Kept, kept_of
 from crossknn.first_stage.dense import BoundDense, Dense
 
 _FIRST = "first_"
+
+
+@runtime_checkable
+class _Second(Protocol):
+    """A bound first stage that takes long for many items, such as late interaction."""
+
+    def scores_after(self, queries: Sequence[str], others: FloatArray) -> FloatArray:
+        """``scores``, of which (n_queries, n_items) other scores say where to look."""
+        ...
 
 
 class WithVectors:
@@ -63,8 +73,12 @@ class BoundWithVectors:
 
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, n_items) the first stage's."""
+        if isinstance(self.first, _Second):
+            return self.scores_given(queries, self.embed_queries(queries))
         return self.first.scores(queries)
 
     def scores_given(self, queries: Sequence[str], query_vectors: FloatArray) -> FloatArray:
-        """(n_queries, n_items) the first stage's, which has no use for the vectors."""
-        return self.scores(queries)
+        """(n_queries, n_items) the first stage's, which may ask the dual encoder which items to look at."""
+        if isinstance(self.first, _Second):
+            return self.first.scores_after(queries, self._dense.scores_given(queries, query_vectors))
+        return self.first.scores(queries)

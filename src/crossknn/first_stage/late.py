@@ -7,13 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from crossknn.arrays import FloatArray
+from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.first_stage.base import Kept
 from crossknn.first_stage.dense import Encoder
+from crossknn.vectors import top_k
 
 _SAMPLED = 50_000
-_AT_ONCE = 2**14
+_AT_ONCE = 2**12
 
 
 @runtime_checkable
@@ -39,28 +40,30 @@ class LateInteraction:
     ``WithVectors(LateInteraction(encoder), Hybrid(encoder))``, and what is learned over them by
     :class:`~crossknn.factorization.MFSideInformation` takes its score into account.
 
-    Memory: ``4 * dimensions`` bytes for every token of every item, all of which a query looks at; while they are
-    prepared ``4 d`` bytes more for each, where the encoder's are ``d`` wide.
+    Memory: ``4 * dimensions`` bytes for every token of every item; while they are prepared ``4 d`` bytes more for each,
+    where the encoder's are ``d`` wide.
 
     Args:
         encoder: embeds tokens, such as :class:`~crossknn.SentenceTransformersEncoder`.
         dimensions: of a token's vector, the principal ones of the items' tokens; all where there are fewer.
+        shortlist: how many items' tokens a query looks at where a dual encoder stands behind: its best. The others get
+            the score that is to be expected of one that the dual encoder scores as it does them.
 
     Raises:
-        InputError: ``dimensions`` below 1, or an encoder without token vectors.
+        InputError: ``dimensions`` or ``shortlist`` below 1, or an encoder without token vectors.
     """
 
-    def __init__(self, encoder: TokenEncoder | Encoder, *, dimensions: int = 128) -> None:
-        if dimensions < 1:
-            raise InputError(f"dimensions must be 1 or more, got {dimensions}")
+    def __init__(self, encoder: TokenEncoder | Encoder, *, dimensions: int = 128, shortlist: int = 10_000) -> None:
+        if dimensions < 1 or shortlist < 1:
+            raise InputError(f"dimensions and shortlist must be 1 or more, got {dimensions} and {shortlist}")
         if not isinstance(encoder, TokenEncoder):
             raise InputError(
                 f"late interaction needs a vector for each token, and {encoder.fingerprint} gives one for a text; use "
                 "SentenceTransformersEncoder"
             )
         self.encoder = encoder
-        self._dimensions = dimensions
-        self.fingerprint = f"late:{dimensions}:{encoder.fingerprint}"
+        self._dimensions, self._shortlist = dimensions, shortlist
+        self.fingerprint = f"late:{dimensions}:shortlist={shortlist}:{encoder.fingerprint}"
 
     def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundLateInteraction:
         """Embed the items' tokens, unless they are kept.
@@ -71,14 +74,16 @@ class LateInteraction:
         if kept is not None:
             if not kept.keys() >= {"tokens", "starts", "centre", "axes"} or len(kept["starts"]) != len(items):
                 raise InputError(f"what was kept ({', '.join(kept)}) is not of {len(items)} items' tokens")
-            return BoundLateInteraction(self.encoder, *(kept[name] for name in ("tokens", "starts", "centre", "axes")))
+            arrays = (kept[name] for name in ("tokens", "starts", "centre", "axes"))
+            return BoundLateInteraction(self.encoder, self._shortlist, *arrays)
         tokens = [_unit(_checked(of_item)) for of_item in self.encoder.embed_tokens(items)] if items else []
         if len(tokens) != len(items):
             raise InputError(f"the encoder gave tokens of {len(tokens)} texts, and there are {len(items)} items")
         centre, axes = _principal(tokens, self._dimensions)
         narrow = [_unit((of_item - centre) @ axes) for of_item in tokens]
         stacked = np.vstack(narrow) if narrow else np.zeros((0, axes.shape[1]), dtype=np.float32)
-        return BoundLateInteraction(self.encoder, stacked, np.cumsum([0, *map(len, narrow)])[:-1], centre, axes)
+        starts = np.cumsum([0, *map(len, narrow)])[:-1]
+        return BoundLateInteraction(self.encoder, self._shortlist, stacked, starts, centre, axes)
 
 
 class BoundLateInteraction:
@@ -86,6 +91,7 @@ class BoundLateInteraction:
 
     Args:
         encoder: embeds queries.
+        shortlist: how many items' tokens :meth:`scores_after` looks at.
         tokens: (n_tokens, dimensions) float32 unit vectors, an item's behind one another.
         starts: (n_items,) where each item's begin; every item has one.
         centre: (d,) mean of the encoder's own, each of length 1.
@@ -95,13 +101,15 @@ class BoundLateInteraction:
     def __init__(
         self,
         encoder: TokenEncoder,
+        shortlist: int,
         tokens: np.ndarray[Any, Any],
         starts: np.ndarray[Any, Any],
         centre: np.ndarray[Any, Any],
         axes: np.ndarray[Any, Any],
     ) -> None:
-        self._encoder = encoder
+        self._encoder, self.shortlist = encoder, shortlist
         self._tokens, self._starts = tokens, np.asarray(starts)
+        self._lengths = np.diff(self._starts, append=len(tokens))
         self._centre, self._axes = np.asarray(centre), np.asarray(axes)
 
     @property
@@ -111,24 +119,51 @@ class BoundLateInteraction:
 
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, n_items) mean highest cosines, -1 to 1."""
-        scores = np.zeros((len(queries), len(self._starts)), dtype=np.float32)
+        scores = np.empty((len(queries), len(self._starts)), dtype=np.float32)
         for row, query in zip(scores, queries, strict=True):
-            row[:] = self._of_query(query) if len(row) else 0
+            row[:] = self._of_query(query, np.arange(len(row))) if len(row) else 0
         return scores
 
-    def _of_query(self, query: str) -> FloatArray:
+    def scores_after(self, queries: Sequence[str], others: FloatArray) -> FloatArray:
+        """(n_queries, n_items) mean highest cosines of the ``shortlist`` best by (n_queries, n_items) other scores; of
+        the items below what a line through these says, by least squares."""
+        if len(self._starts) <= self.shortlist:
+            return self.scores(queries)
+        scores = np.empty((len(queries), len(self._starts)), dtype=np.float32)
+        for row, query, other in zip(scores, queries, others, strict=True):
+            best = np.sort(top_k(other, self.shortlist))
+            told = self._of_query(query, best)
+            slope, constant = _line(other[best], told)
+            row[:] = slope * other + constant
+            row[best] = told
+        return scores
+
+    def _of_query(self, query: str, items: IntArray) -> FloatArray:
+        """(len(items),) mean highest cosines."""
         (own,) = self._encoder.embed_tokens([query])  # alone: its digits must not depend on other queries
         asked = _unit((_unit(_checked(own)) - self._centre) @ self._axes).T
-        mean = np.empty(len(self._starts), dtype=np.float32)
-        ends = np.append(self._starts[1:], len(self._tokens))
+        mean = np.empty(len(items), dtype=np.float32)
+        ends = np.cumsum(self._lengths[items])
         first = 0
-        while first < len(self._starts):  # whole items at a time, so that the products stay in the cache
-            last = max(first + 1, int(np.searchsorted(ends, self._starts[first] + _AT_ONCE, side="right")))
-            near = self._tokens[self._starts[first] : ends[last - 1]] @ asked
-            own_starts = self._starts[first:last] - self._starts[first]
-            np.maximum.reduceat(near, own_starts, axis=0).mean(axis=1, out=mean[first:last])
+        while first < len(items):  # whole items at a time, so that their tokens stay in the cache
+            before = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, before + _AT_ONCE, side="right")))
+            some = items[first:last]
+            starts = ends[first:last] - self._lengths[some] - before
+            rows: Any = np.repeat(self._starts[some] - starts, self._lengths[some]) + np.arange(ends[last - 1] - before)
+            if len(rows) == rows[-1] - rows[0] + 1:
+                rows = slice(rows[0], rows[-1] + 1)  # side by side: nothing to gather
+            np.maximum.reduceat(self._tokens[rows] @ asked, starts, axis=0).mean(axis=1, out=mean[first:last])
             first = last
         return mean
+
+
+def _line(x: FloatArray, y: FloatArray) -> tuple[float, float]:
+    """Slope, never negative, and constant of the least squares line."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    varied = np.ptp(x) > 0
+    slope = max(0.0, float(np.mean((x - x.mean()) * (y - y.mean())) / x.var())) if varied else 0.0
+    return slope, float(y.mean() - slope * x.mean())
 
 
 def _checked(tokens: FloatArray) -> FloatArray:

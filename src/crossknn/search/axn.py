@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from crossknn.arrays import FloatArray
+from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization.item_model import ItemModel
 from crossknn.search.regression import BayesianRidge, FittedQuery, QuerySolver
 from crossknn.search.rerank import propose_by_first_stage, propose_by_item_vectors
 from crossknn.search.rounds import Progress, Proposal, Task
 from crossknn.search.stopping import Belief, rescaled
-from crossknn.vectors import inner_products, top_k
+from crossknn.vectors import MovingQuery, best_of_each, top_k
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,10 @@ class AXN:
         if self._lacks_vector(task):
             raise InputError("mixing needs the query's vector from a dense first stage; set mixing=0")
         liking, solve_seconds = self._liking(task, items, progress)
-        chosen, predicted = [], []
-        for of_query, unseen in zip(liking, progress.unseen, strict=True):
-            approximate, of_query.approximate = of_query.of_all_items(), None  # the next scores change it
-            best = top_k(approximate, size, unseen)
-            chosen.append(best)
-            predicted.append(approximate[best].astype(np.float64) + of_query.fit.intercept)
-        return Proposal(np.array(chosen), items.normalisation.invert(np.array(predicted)), solve_seconds)
+        best = self._best(task, liking, progress, size)
+        predicted = [s.astype(np.float64) + of.fit.intercept for of, (_, s) in zip(liking, best, strict=True)]
+        chosen = np.array([indices for indices, _ in best])
+        return Proposal(chosen, items.normalisation.invert(np.array(predicted)), solve_seconds)
 
     def has_variance(self, items: ItemModel | None) -> bool:
         """See :class:`~crossknn.search.stopping.Believer`: item vectors, a BayesianRidge solver and no mixing."""
@@ -87,11 +84,10 @@ class AXN:
         assert items is not None  # has_variance
         assert isinstance(self.solver, BayesianRidge)
         liking, _ = self._liking(task, items, progress)
-        for row, of_query in enumerate(liking):
+        for row, (best, scores) in enumerate(self._best(task, liking, progress, n)):
             seen = self._seen(task, items, progress, row)
-            posterior, approximate = self.solver.posterior(*seen, whitening=of_query.whitening), of_query.of_all_items()
-            best = top_k(approximate, n, progress.unseen[row])
-            means = approximate[best].astype(np.float64) + posterior.query.intercept
+            posterior = self.solver.posterior(*seen, whitening=liking[row].whitening)
+            means = scores.astype(np.float64) + posterior.query.intercept
             variances = rescaled(
                 posterior.variances(items.vectors[best]),
                 posterior.surprise,
@@ -114,25 +110,29 @@ class AXN:
         for row in range(n_queries):
             memory[row] = of_query = self._fit(task, items, progress, row)
             liking.append(of_query)
+        return liking, time.perf_counter() - start
+
+    def _best(
+        self, task: Task, liking: Sequence[_Liking], progress: Progress, n: int
+    ) -> list[tuple[IntArray, FloatArray]]:
+        """For each query the n unseen items that it likes best, and what it makes of them but for its constant."""
         fitted = np.array([of_query.fit.vector for of_query in liking])
         if self.mixing > 0 and task.query_vectors is not None:
             fitted = (1 - self.mixing) * fitted + self.mixing * task.query_vectors
-        solve_seconds = time.perf_counter() - start
-        predicted = inner_products(fitted, items.vectors) + items.beside(task.first_stage_scores)
-        for of_query, approximate in zip(liking, predicted, strict=True):
-            of_query.approximate = approximate
-        return liking, solve_seconds
+        return best_of_each([of_query.moving for of_query in liking], fitted, n, progress.unseen)
 
     def _fit(self, task: Task, items: ItemModel, progress: Progress, row: int) -> _Liking:
         """A query's vector refitted to its scores so far, going on from what is remembered of it."""
         seen, n_scored = self._seen(task, items, progress, row), progress.indices.shape[1]
-        if not isinstance(self.solver, BayesianRidge):
-            return _Liking(self, n_scored, self.solver.solve(*seen))
         known = progress.memory[row]
-        whitening = known.whitening if isinstance(known, _Liking) and known.method is self else None
-        posterior = self.solver.posterior(*seen, whitening=whitening)
+        if not isinstance(known, _Liking) or known.method is not self:
+            beside = items.beside(task.first_stage_scores[row])
+            known = _Liking(self, 0, FittedQuery(np.empty(0), 0.0), MovingQuery(items.vectors, items.lengths, beside))
+        if not isinstance(self.solver, BayesianRidge):
+            return replace(known, n_scored=n_scored, fit=self.solver.solve(*seen))
+        posterior = self.solver.posterior(*seen, whitening=known.whitening)
         kept = posterior.whitening if n_scored <= _MOST_REMEMBERED else None
-        return _Liking(self, n_scored, posterior.query, kept)
+        return replace(known, n_scored=n_scored, fit=posterior.query, whitening=kept)
 
     def _seen(
         self, task: Task, items: ItemModel, progress: Progress, row: int
@@ -160,21 +160,16 @@ _MOST_REMEMBERED = 512
 scratch."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Liking:
-    """What a method makes of one query after some scores, and (n_items,) of all items without the query's constant."""
+    """What a method makes of one query after some scores; ``moving`` is the same from round to round."""
 
     method: AXN
     n_scored: int
     fit: FittedQuery
+    moving: MovingQuery
     whitening: FloatArray | None = None
-    approximate: FloatArray | None = None
 
     def is_of(self, method: AXN, n_scored: int) -> bool:
         """Whether it says what this method makes of the query now."""
-        return self.method is method and self.n_scored == n_scored and self.approximate is not None
-
-    def of_all_items(self) -> FloatArray:
-        """(n_items,) as long as nothing else was scored."""
-        assert self.approximate is not None
-        return self.approximate
+        return self.method is method and self.n_scored == n_scored
