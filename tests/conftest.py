@@ -165,24 +165,36 @@ class TinyModels:
         inputs = ("input_ids", "attention_mask", "token_type_ids")
         return self._write(folder, nodes, constants, inputs, style=style, external=external)
 
-    def encoder(self, folder: Path, *, seed: int = 0, pooled: bool = True) -> Path:
+    def encoder(
+        self, folder: Path, *, seed: int = 0, outputs: Sequence[str] = ("logits",), modules: Sequence[str] = ()
+    ) -> Path:
+        """``outputs`` may be "logits", pooled, of undeclared shape, and "tokens" and "sentence_embedding", declared."""
         from onnx import helper
 
         table, projection = self.weights(seed)
         nodes = [
-            helper.make_node("Gather", ["table", "input_ids"], ["tokens"]),
-            helper.make_node("MatMul", ["tokens", "projection"], ["projected"]),
+            helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+            helper.make_node("MatMul", ["rows", "projection"], ["projected"]),
             helper.make_node("Cast", ["attention_mask"], ["flat"], to=1),
             helper.make_node("Unsqueeze", ["flat", "two"], ["mask"]),
             helper.make_node("Mul", ["projected", "mask"], ["masked"]),
             helper.make_node("ReduceSum", ["masked", "one"], ["sum"], keepdims=0),
             helper.make_node("ReduceSum", ["mask", "one"], ["count"], keepdims=0),
-            helper.make_node("Div", ["sum", "count"], ["logits"]),
+            helper.make_node("Div", ["sum", "count"], ["mean"]),
         ]
-        if not pooled:
-            nodes = [*nodes[:4], helper.make_node("Mul", ["projected", "mask"], ["logits"])]
+        ends = {
+            "logits": (None, "mean"),
+            "tokens": (["n", "length", 5], "masked"),
+            "sentence_embedding": (["n", 5], "mean"),
+        }
+        nodes += [helper.make_node("Identity", [ends[name][1]], [name]) for name in outputs]
         constants = {"table": table, "projection": projection, "one": np.array([1]), "two": np.array([2])}
-        return self._write(folder, nodes, constants, ("input_ids", "attention_mask"))
+        written = {name: ends[name][0] for name in outputs}
+        self._write(folder, nodes, constants, ("input_ids", "attention_mask"), outputs=written)
+        if modules:
+            paths = [{"type": f"sentence_transformers.models.{m}", "path": f"{n}_{m}"} for n, m in enumerate(modules)]
+            (folder / "modules.json").write_text(json.dumps(paths))
+        return folder
 
     def _write(
         self,
@@ -193,6 +205,7 @@ class TinyModels:
         *,
         style: str = "bert",
         external: bool = False,
+        outputs: dict[str, Any] | None = None,
     ) -> Path:
         import onnx
         from onnx import helper, numpy_helper
@@ -201,7 +214,10 @@ class TinyModels:
             nodes,
             "tiny",
             [helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["n", "length"]) for name in inputs],
-            [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)],
+            [
+                helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+                for name, shape in (outputs or {"logits": None}).items()
+            ],
             [numpy_helper.from_array(array, name) for name, array in constants.items()],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

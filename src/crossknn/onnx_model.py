@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime as ort
@@ -18,12 +18,17 @@ from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, MissingExtraError
 from crossknn.fingerprints import digest_file
 
+_Json = TypeVar("_Json", dict[str, Any], list[Any])
+
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
     "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
     "coreml": ["CoreMLExecutionProvider", "CPUExecutionProvider"],
 }
+
+_POOLED = "sentence_embedding"
+"""Output of a sentence-transformers model exported as a whole, behind that of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,8 @@ class OnnxModel:
         self._pool = ThreadPoolExecutor(self._threads)
         self._session = _open_session(model_path, options)
         self._inputs = {node.name for node in self._session.get_inputs()}
+        self._shapes = {node.name: list(node.shape or ()) for node in self._session.get_outputs()}
+        self._output = _POOLED if _POOLED in self._shapes else next(iter(self._shapes))
         weights = [model_path, *sorted(model_path.parent.glob(f"{model_path.name}[._]data"))]
         digests = [digest_file(path)[:16] for path in weights]
         self.digest = ":".join([*digests, digest_file(tokenizer_path)[:8]])
@@ -88,8 +95,18 @@ class OnnxModel:
     @property
     def output_width(self) -> int | None:
         """Numbers per input, where the model declares it."""
-        shape = self._session.get_outputs()[0].shape
+        shape = self._shapes[self._output]
         return int(shape[1]) if len(shape) == 2 and isinstance(shape[1], int) else None
+
+    @property
+    def of_tokens(self) -> str | None:
+        """Name of the output that has a vector for each token; None where none has."""
+        return next((name for name, shape in self._shapes.items() if len(shape) == 3), None)
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether :meth:`run` has a row for each input, as far as the model declares it."""
+        return self._output != self.of_tokens
 
     @property
     def kernel(self) -> str:
@@ -102,29 +119,61 @@ class OnnxModel:
         return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
 
     def run(self, tokens: Sequence[IntArray], types: Sequence[IntArray]) -> FloatArray:
-        """First output of the model for each input, in the given order.
+        """What the model gives for each input, in the given order: its output ``sentence_embedding``, or the first.
 
         Args:
             tokens: token ids of each input, special tokens included.
             types: token type ids, alike.
 
         Returns:
-            (n_inputs, width) float32; a model whose first output has one axis gives width 1.
+            (n_inputs, width) float32; a model whose output has one axis gives width 1.
+
+        Raises:
+            InputError: the output has a vector for each token.
         """
+        outputs: FloatArray | None = None
+        for rows, output in self._run_batches(tokens, types, self._output):
+            if output.ndim > 2:
+                raise InputError(
+                    f"the model's first output has shape {output.shape}, one vector a token; one row a text is needed: "
+                    "export the model with its pooling"
+                )
+            given = np.asarray(output, dtype=np.float32).reshape(len(rows), -1)
+            if outputs is None:
+                outputs = np.empty((len(tokens), given.shape[1]), dtype=np.float32)
+            outputs[rows] = given
+        return np.empty((0, 1), dtype=np.float32) if outputs is None else outputs
+
+    def run_tokens(self, tokens: Sequence[IntArray], types: Sequence[IntArray]) -> list[FloatArray]:
+        """As :meth:`run`, but of the output :attr:`of_tokens`: for each input (n_tokens, d) float32.
+
+        Raises:
+            InputError: there is no such output.
+        """
+        if self.of_tokens is None:
+            raise InputError(
+                "this ONNX model gives one vector for a text, and none for its tokens; export it without pooling"
+            )
+        outputs: list[FloatArray] = [np.empty((0, 0), dtype=np.float32)] * len(tokens)
+        for rows, output in self._run_batches(tokens, types, self.of_tokens):
+            for row, of_input in zip(rows, output, strict=True):
+                outputs[row] = np.array(of_input[: len(tokens[row])], dtype=np.float32)
+        return outputs
+
+    def _run_batches(
+        self, tokens: Sequence[IntArray], types: Sequence[IntArray], output: str
+    ) -> Iterator[tuple[IntArray, np.ndarray[Any, Any]]]:
+        """Positions of a batch's inputs, and what the model gives for them."""
         lengths = np.array([len(t) for t in tokens], dtype=np.int64)
         share = -(-len(tokens) // self._threads) if len(tokens) else 1
         batches = list(length_sorted_batches(lengths, min(self._batch_size, share)))
-        outputs: FloatArray | None = None
-        for rows, output in zip(
-            batches, self._pool.map(lambda r: self._run_batch(r, tokens, types), batches), strict=True
-        ):
-            if outputs is None:
-                outputs = np.empty((len(tokens), output.shape[1]), dtype=np.float32)
-            outputs[rows] = output
-        return np.empty((0, 1), dtype=np.float32) if outputs is None else outputs
+        given = self._pool.map(lambda rows: self._run_batch(rows, tokens, types, output), batches)
+        return zip(batches, given, strict=True)
 
-    def _run_batch(self, rows: IntArray, tokens: Sequence[IntArray], types: Sequence[IntArray]) -> FloatArray:
-        """(len(rows), width) float32."""
+    def _run_batch(
+        self, rows: IntArray, tokens: Sequence[IntArray], types: Sequence[IntArray], output: str
+    ) -> np.ndarray[Any, Any]:
+        """(len(rows), ...)."""
         ids = np.zeros((len(rows), max(len(tokens[row]) for row in rows)), dtype=np.int64)
         mask, type_ids = np.zeros_like(ids), np.zeros_like(ids)
         for n, row in enumerate(rows):
@@ -133,13 +182,8 @@ class OnnxModel:
             type_ids[n, :length] = types[row]
             mask[n, :length] = 1
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}
-        output = self._session.run(None, {k: v for k, v in feed.items() if k in self._inputs})[0]
-        if output.ndim > 2:
-            raise InputError(
-                f"the model's first output has shape {output.shape}, one vector a token; one row a text is needed: "
-                "export the model with its pooling"
-            )
-        return np.asarray(output, dtype=np.float32).reshape(len(rows), -1)
+        given = self._session.run([output], {k: v for k, v in feed.items() if k in self._inputs})[0]
+        return np.asarray(given)
 
 
 def length_sorted_batches(lengths: IntArray, batch_size: int) -> Iterator[IntArray]:
@@ -214,10 +258,14 @@ def _open_session(path: Path, options: OnnxOptions) -> ort.InferenceSession:
 
 
 def _configured_length(folder: Path) -> int:
-    """``max_length`` of config.json, or what tokenizer and architecture allow, or 512."""
-    config, tokenizer = _read_json(folder / "config.json"), _read_json(folder / "tokenizer_config.json")
-    if (length := _usable(config.get("max_length"))) is not None:
-        return length
+    """What config.json, sentence-transformers, or tokenizer and architecture say, in this order; or 512."""
+    config, tokenizer = read_json(folder / "config.json", dict), read_json(folder / "tokenizer_config.json", dict)
+    for length in (
+        config.get("max_length"),
+        read_json(folder / "sentence_bert_config.json", dict).get("max_seq_length"),
+    ):
+        if (usable := _usable(length)) is not None:
+            return usable
     positions = _usable(config.get("max_position_embeddings"))
     if positions is not None and "roberta" in str(config.get("model_type")):
         positions -= int(config.get("pad_token_id", 1)) + 1  # these count positions from behind the padding's
@@ -229,11 +277,16 @@ def _usable(length: object) -> int | None:
     return length if isinstance(length, int) and 8 <= length <= 1_000_000 else None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, kind: type[_Json]) -> _Json:
+    """What a JSON file beside a model holds, a dict or a list; empty where there is no file.
+
+    Raises:
+        InputError: it is no JSON, or of another kind.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else kind()
     except ValueError as error:
         raise InputError(f"{path} is no JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object")
+    if not isinstance(content, kind):
+        raise InputError(f"{path} holds no JSON {'object' if kind is dict else 'array'}")
     return content

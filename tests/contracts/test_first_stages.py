@@ -80,6 +80,10 @@ def _late_sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> Firs
     return LateInteraction(SentenceTransformersEncoder(str(tiny_torch.encoder(folder)), device="cpu"))
 
 
+def _late_onnx(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return LateInteraction(OnnxEncoder(tiny.encoder(folder, outputs=["tokens", "sentence_embedding"])))
+
+
 def _random(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
     return RandomFirstStage(3)
 
@@ -104,6 +108,7 @@ def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStag
         _random,
         _late,
         _late_with_vectors,
+        _late_onnx,
         _onnx,
         pytest.param(_sentence_transformers, marks=pytest.mark.torch),
         pytest.param(_late_sentence_transformers, marks=pytest.mark.torch),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from crossknn import Dense, GivenVectors, OnnxEncoder, OnnxOptions, SentenceTransformersEncoder
+from crossknn import Dense, GivenVectors, LateInteraction, OnnxEncoder, OnnxOptions, SentenceTransformersEncoder
 from crossknn.errors import InputError
 
 TEXTS = ["cat", "bird cat bone", "", "water " * 50, "zebra !"]
@@ -33,11 +34,77 @@ def test_onnx_encoder_fingerprint(tiny: Any, tmp_path: Path) -> None:
     assert OnnxEncoder(folder).fingerprint == made[0].fingerprint
 
 
-@pytest.mark.parametrize("texts", [["cat"], ["cat", "dog"], ["cat", "dog bone"]], ids=["one", "alike", "mixed"])
-def test_an_encoder_without_pooling_is_refused(tiny: Any, tmp_path: Path, texts: list[str]) -> None:
-    encoder = OnnxEncoder(tiny.encoder(tmp_path, pooled=False))
-    with pytest.raises(InputError, match="pool"):
-        encoder.embed(texts)
+def _pooled_by(folder: Path, config: Any) -> Path:
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}, "cls"),
+        ({"pooling_mode": "mean", "embedding_dimension": 5}, "mean"),
+        ({"pooling_mode": ["cls"]}, "cls"),
+    ],
+)
+@pytest.mark.parametrize("normalised", [False, True])
+def test_token_vectors_are_pooled_as_the_folder_says(
+    tiny: Any, tmp_path: Path, config: Any, mode: str, normalised: bool
+) -> None:
+    modules = ["Transformer", "Pooling", *(["Normalize"] if normalised else [])]
+    folder = tiny.encoder(_pooled_by(tmp_path, config), outputs=["tokens"], modules=modules)
+    encoder = OnnxEncoder(folder, OnnxOptions(batch_size=2))
+    tokens = encoder.embed_tokens(TEXTS)
+    assert [len(own) for own in tokens] == [3, 5, 2, 32, 4]
+    expected = np.array([own.mean(axis=0) if mode == "mean" else own[0] for own in tokens])
+    if normalised:
+        expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    vectors = encoder.embed(TEXTS)
+    np.testing.assert_allclose(vectors, expected, rtol=1e-5, atol=1e-6)
+    if mode == "mean" and not normalised:
+        np.testing.assert_allclose(vectors, [tiny.embedding(t) for t in TEXTS], rtol=1e-4, atol=1e-5)
+    assert encoder.embed([]).shape[0] == 0
+
+
+def test_of_two_outputs_each_is_taken_for_what_it_is(tiny: Any, tmp_path: Path) -> None:
+    encoder = OnnxEncoder(tiny.encoder(tmp_path, outputs=["tokens", "sentence_embedding"]))
+    np.testing.assert_allclose(encoder.embed(TEXTS), [tiny.embedding(t) for t in TEXTS], rtol=1e-4, atol=1e-5)
+    means = [own.mean(axis=0) for own in encoder.embed_tokens(TEXTS)]
+    np.testing.assert_allclose(means, encoder.embed(TEXTS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("modules", "config", "message"),
+    [
+        ([], {}, "names nothing; export the model with its pooling"),
+        (["Transformer", "Pooling", "Dense"], {"pooling_mode": "mean"}, "'Dense'"),
+        (["Transformer", "Pooling"], {"pooling_mode_max_tokens": True}, r"\['max'\], and only 'mean' and 'cls'"),
+        (["Transformer", "Pooling"], {"pooling_mode": ["mean", "cls"]}, "only 'mean' and 'cls'"),
+        (["Transformer", "Pooling"], [], "holds no JSON object"),
+    ],
+)
+def test_tokens_that_nobody_knows_how_to_pool_are_refused(
+    tiny: Any, tmp_path: Path, modules: list[str], config: Any, message: str
+) -> None:
+    folder = tiny.encoder(_pooled_by(tmp_path, config), outputs=["tokens"], modules=modules)
+    with pytest.raises(InputError, match=message):
+        OnnxEncoder(folder)
+
+
+def test_a_pooled_model_has_no_token_vectors(tiny: Any, tmp_path: Path) -> None:
+    encoder = OnnxEncoder(tiny.encoder(tmp_path))
+    with pytest.raises(InputError, match="one vector for a text, and none for its tokens"):
+        LateInteraction(encoder).prepare(["cat"])
+
+
+def test_a_sentence_transformers_folder_is_cut_where_its_model_cuts(tiny: Any, tmp_path: Path) -> None:
+    folder = tiny.encoder(tmp_path)
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 512}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 20}))
+    expected = [tiny.embedding(text, max_length=20) for text in TEXTS]
+    np.testing.assert_allclose(OnnxEncoder(folder).embed(TEXTS), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_vectors_given_for_items_are_used_and_may_be_of_any_number_type() -> None:

@@ -12,7 +12,6 @@ from crossknn.arrays import FloatArray
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_weights
 from crossknn.first_stage.base import Kept
-from crossknn.onnx_model import InputTemplate, OnnxModel, OnnxOptions
 from crossknn.vectors import inner_products
 
 if TYPE_CHECKING:
@@ -129,28 +128,6 @@ class GivenVectors:
         if len(widths) > 1:
             raise InputError(f"the vectors given have different widths: {sorted(widths)}")
         return np.array([self._vectors[text] for text in texts], dtype=np.float32)
-
-
-class OnnxEncoder:
-    """A bi-encoder in ONNX. Token vectors (n, length, d) are not pooled here: export the model with its pooling.
-
-    Args:
-        folder: holds ``model.onnx`` with an (n, d) first output, and ``tokenizer.json``.
-        options: file, maximum length, batch size, device and threads.
-    """
-
-    def __init__(self, folder: str | Path, options: OnnxOptions | None = None) -> None:
-        self._model = OnnxModel(folder, options or OnnxOptions())
-        if self._model.output_width == 1:
-            raise InputError(f"the model in {folder} gives one number a text; is it a cross-encoder?")
-        self._template = InputTemplate.of(self._model.tokenizer, pair=False)
-        self.fingerprint = f"onnx:{self._model.digest}:max_length={self._model.max_length}"
-
-    def embed(self, texts: Sequence[str]) -> FloatArray:
-        """See :class:`Encoder`; longer texts are cut."""
-        room = self._model.max_length - self._template.n_special
-        inputs = [self._template.fill(tokens[:room]) for tokens in self._model.tokenize(texts)]
-        return self._model.run([tokens for tokens, _ in inputs], [types for _, types in inputs])
 
 
 class SentenceTransformersEncoder:
