@@ -15,6 +15,7 @@ _LIKELY = 4
 """Times ``k`` items are looked at first, to know what the k best have at least."""
 _FEW = 1 / 3
 """Share of the items above which a pass over all of them, which lie side by side, takes no longer."""
+_MOST_VECTORS = 2**16
 _ROUNDING = 1e-5
 """Allowance for what single precision rounds off, as a share of the product of two vectors' lengths."""
 
@@ -36,16 +37,16 @@ class MovingQuery:
         self._items, self._lengths, self._beside = items, lengths, beside
         self._vectors: list[FloatArray] = []
         self._scores: FloatArray = np.empty(0, dtype=np.float32)
-        self._looked: IntArray = np.empty(0, dtype=np.int32)
+        self._looked = np.empty(0, dtype=np.uint16)
 
     def look_at_all(self, vector: FloatArray, products: FloatArray) -> None:
         """Start anew from a (d,) vector and its (n_items,) inner products."""
         self._vectors, self._scores = [vector], products + self._beside
-        self._looked = np.zeros(len(products), dtype=np.int32)
+        self._looked = np.zeros(len(products), dtype=np.uint16)
 
     def best(self, vector: FloatArray, k: int, allowed: BoolArray) -> tuple[IntArray, FloatArray] | None:
         """As :func:`best_of_each`; None where so many items may be among them that it had better look at all."""
-        if not self._vectors:
+        if not self._vectors or len(self._vectors) == _MOST_VECTORS:
             return None
         if not np.array_equal(vector, self._vectors[-1]):
             self._vectors.append(vector)
