@@ -1,4 +1,4 @@
-"""Late interaction: every word of a query looks for the word of an item that is nearest to it."""
+"""Late interaction: every word looks for the word of the other text that is nearest to it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from crossknn.vectors import top_k
 
 _SAMPLED = 50_000
 _AT_ONCE = 2**12
+_SHARPNESS = 3
 
 
 @runtime_checkable
@@ -32,11 +33,14 @@ class TokenEncoder(Protocol):
 
 
 class LateInteraction:
-    """First stage that compares tokens: the mean, over a query's tokens, of the highest cosine with an item's token.
+    """First stage that compares tokens: how near the nearest token of the other text is, on average.
 
-    MaxSim of ColBERT (Khattab and Zaharia, SIGIR 2020), over the token vectors of any encoder, less their mean. One
-    vector for a text has no room for which word meets which; this sees more of what a cross-encoder sees. It has no
-    item vectors of its own: give it those of a dual encoder for searches to go on in,
+    The score is half the mean of ``exp(3 (m - 1))`` over a query's tokens, where ``m`` is the highest cosine with an
+    item's token, and half the same over the item's tokens: MaxSim of ColBERT (Khattab and Zaharia, SIGIR 2020), both ways
+    as in BERTScore (Zhang et al., ICLR 2020), over the token vectors of any encoder, less their mean. The exponential
+    lets near misses count for little; it was chosen on pairs of train queries held out, of ICD-10-CM and HPO. One vector
+    for a text has no room for which word meets which; this sees more of what a cross-encoder sees. It has no item vectors
+    of its own: give it those of a dual encoder for searches to go on in,
     ``WithVectors(LateInteraction(encoder), Hybrid(encoder))``, and what is learned over them by
     :class:`~crossknn.factorization.MFSideInformation` takes its score into account.
 
@@ -63,7 +67,7 @@ class LateInteraction:
             )
         self.encoder = encoder
         self._dimensions, self._shortlist = dimensions, shortlist
-        self.fingerprint = f"late:{dimensions}:shortlist={shortlist}:{encoder.fingerprint}"
+        self.fingerprint = f"late:{_SHARPNESS}:{dimensions}:shortlist={shortlist}:{encoder.fingerprint}"
 
     def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundLateInteraction:
         """Embed the items' tokens, unless they are kept.
@@ -118,15 +122,15 @@ class BoundLateInteraction:
         return {"tokens": self._tokens, "starts": self._starts, "centre": self._centre, "axes": self._axes}
 
     def scores(self, queries: Sequence[str]) -> FloatArray:
-        """(n_queries, n_items) mean highest cosines, -1 to 1."""
+        """(n_queries, n_items) above 0, and 1 for equal tokens."""
         scores = np.empty((len(queries), len(self._starts)), dtype=np.float32)
         for row, query in zip(scores, queries, strict=True):
             row[:] = self._of_query(query, np.arange(len(row))) if len(row) else 0
         return scores
 
     def scores_after(self, queries: Sequence[str], others: FloatArray) -> FloatArray:
-        """(n_queries, n_items) mean highest cosines of the ``shortlist`` best by (n_queries, n_items) other scores; of
-        the items below what a line through these says, by least squares."""
+        """``scores`` of the ``shortlist`` best by (n_queries, n_items) other scores; of the items below what a line
+        through these says, by least squares."""
         if len(self._starts) <= self.shortlist:
             return self.scores(queries)
         scores = np.empty((len(queries), len(self._starts)), dtype=np.float32)
@@ -139,10 +143,10 @@ class BoundLateInteraction:
         return scores
 
     def _of_query(self, query: str, items: IntArray) -> FloatArray:
-        """(len(items),) mean highest cosines."""
+        """(len(items),) scores."""
         (own,) = self._encoder.embed_tokens([query])  # alone: its digits must not depend on other queries
         asked = _unit((_unit(_checked(own)) - self._centre) @ self._axes).T
-        mean = np.empty(len(items), dtype=np.float32)
+        scores = np.empty(len(items), dtype=np.float32)
         ends = np.cumsum(self._lengths[items])
         first = 0
         while first < len(items):  # whole items at a time, so that their tokens stay in the cache
@@ -153,9 +157,17 @@ class BoundLateInteraction:
             rows: Any = np.repeat(self._starts[some] - starts, self._lengths[some]) + np.arange(ends[last - 1] - before)
             if len(rows) == rows[-1] - rows[0] + 1:
                 rows = slice(rows[0], rows[-1] + 1)  # side by side: nothing to gather
-            np.maximum.reduceat(self._tokens[rows] @ asked, starts, axis=0).mean(axis=1, out=mean[first:last])
+            near = self._tokens[rows] @ asked
+            of_query = _nearness(np.maximum.reduceat(near, starts, axis=0)).mean(axis=1)
+            of_items = np.add.reduceat(_nearness(near.max(axis=1)), starts) / self._lengths[some]
+            scores[first:last] = (of_query + of_items) / 2
             first = last
-        return mean
+        return scores
+
+
+def _nearness(cosines: FloatArray) -> FloatArray:
+    nearness: FloatArray = np.exp(_SHARPNESS * (cosines - 1))
+    return nearness
 
 
 def _line(x: FloatArray, y: FloatArray) -> tuple[float, float]:
