@@ -36,11 +36,11 @@ class LateInteraction:
     """First stage that compares tokens: how near the nearest token of the other text is, on average.
 
     The score is half the mean of ``exp(3 (m - 1))`` over a query's tokens, where ``m`` is the highest cosine with an
-    item's token, and half the same over the item's tokens: MaxSim of ColBERT (Khattab and Zaharia, SIGIR 2020), both ways
-    as in BERTScore (Zhang et al., ICLR 2020), over the token vectors of any encoder, less their mean. The exponential
-    lets near misses count for little; it was chosen on pairs of train queries held out, of ICD-10-CM and HPO. One vector
-    for a text has no room for which word meets which; this sees more of what a cross-encoder sees. It has no item vectors
-    of its own: give it those of a dual encoder for searches to go on in,
+    item's token, and half the same over the item's tokens: MaxSim of ColBERT (Khattab and Zaharia, SIGIR 2020), both
+    ways as in BERTScore (Zhang et al., ICLR 2020), over the token vectors of any encoder, less their mean. The
+    exponential lets near misses count for little; it was chosen on pairs of train queries held out, of ICD-10-CM and
+    HPO. One vector for a text has no room for which word meets which; this sees more of what a cross-encoder sees. It
+    has no item vectors of its own: give it those of a dual encoder for searches to go on in,
     ``WithVectors(LateInteraction(encoder), Hybrid(encoder))``, and what is learned over them by
     :class:`~crossknn.factorization.MFSideInformation` takes its score into account.
 
