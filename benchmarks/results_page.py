@@ -149,11 +149,11 @@ def stopping_table(measured: dict[str, Any], *, calibrated: bool = False) -> str
                 f"{100 * fixed[m]['recall']:.0f} / {100 * fixed[m]['expected']:.0f}" if m in fixed else ""
                 for m in (100, 200, 500)
             ]
-            rank, most = fixed[100]["spearman"], fixed[100].get("spearman_at_most")
-            rank = "" if rank is None else f"{rank:.2f}" if calibrated or most is None else f"{rank:.2f} of {most:.2f}"
+            rank, most = fixed[100]["spearman"], fixed[100]["spearman_at_most"]
+            # calibrated, many queries are expected to have the same, and a rank that ties can correlate more
+            rank = "" if rank is None else f"{rank:.2f}" if calibrated else f"{rank:.2f} of {most:.2f}"
             found = [f"{row['calls']:.0f}", f"{100 * row['recall']:.1f}", f"{100 * row['expected']:.1f}", saved]
-            most = row.get("calls_saved_at_most")
-            found.append("" if most is None else f"{100 * most:.0f}%")
+            found.append(f"{100 * row['calls_saved_at_most']:.0f}%")
             rows.append([f"`{system}`", str(k), *found, *told, rank])
     head = [
         "system",
@@ -287,9 +287,7 @@ def content_of(marker: str) -> str:
         return recall_table(read(f"choices-{name}-dev/report.json"))
     if kind == "dense":
         return systems_table(read(f"dense-{name}/report.json"))
-    folder = re.match("late(-2)?", kind)  # at ten calls per item, or at two
-    kind = kind.replace("late-2", "late")
-    report = read(f"{folder[0]}-{name}/report.json" if folder else f"{name}/report.json")
+    report = read(f"late-{name}/report.json" if kind.startswith("late") else f"{name}/report.json")
     made: dict[str, Callable[[], str]] = {
         "systems": lambda: systems_table(report, systems_of(report, beyond=False)),
         "beyond": lambda: systems_table(report, systems_of(report, beyond=True)),
@@ -297,7 +295,6 @@ def content_of(marker: str) -> str:
         "offline": lambda: offline_table(report, [s for s in COSTLY if s in report["offline"]]),
         "rounds": lambda: rounds_table(report, ROUNDS),
         "late": lambda: systems_table(report),
-        "lategains": lambda: pairs_table(report, own=False),
         "lateerrors": lambda: pairs_table(report, own=False, error=True),
         "own": lambda: pairs_table(report, own=True),
         "below": lambda: below_table(report),

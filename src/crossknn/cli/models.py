@@ -38,8 +38,8 @@ SCORER_HELP = (
 )
 FIRST_STAGE_HELP = (
     "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'; with "
-    "'hybrid:' before a bi-encoder, n-grams of letters count as well, and with 'late:' before that or "
-    "'st:NAME', which tokens meet ('late:st:TOKENS+hybrid:st:VECTORS' takes two models)."
+    "'hybrid:' before a bi-encoder, n-grams of letters count as well, and with 'late:' before that or a "
+    "bi-encoder, which tokens meet ('late:st:TOKENS+hybrid:st:VECTORS' takes two models)."
 )
 
 Shortlisted = Annotated[
@@ -117,7 +117,9 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         dense = open_first_stage(vectors, device)
         first = dense if tokens == vectors else open_first_stage(tokens, device)
         if not isinstance(first, Dense) or not isinstance(dense, Dense):
-            raise InputError(f"late takes st:NAME or hybrid:st:NAME, or st:NAME+ before one of them, not {name!r}")
+            raise InputError(
+                f"late takes st:NAME or a folder, hybrid: before it or not, or one, + and another, not {name!r}"
+            )
         return WithVectors(LateInteraction(first.encoder), dense)
     if Path(spec).is_dir():
         return Dense(OnnxEncoder(spec, OnnxOptions(device=device)))
