@@ -99,14 +99,14 @@ class OnnxModel:
         return int(shape[1]) if len(shape) == 2 and isinstance(shape[1], int) else None
 
     @property
-    def of_tokens(self) -> str | None:
+    def token_output(self) -> str | None:
         """Name of the output that has a vector for each token; None where none has."""
         return next((name for name, shape in self._shapes.items() if len(shape) == 3), None)
 
     @property
     def is_pooled(self) -> bool:
         """Whether :meth:`run` has a row for each input, as far as the model declares it."""
-        return self._output != self.of_tokens
+        return self._output != self.token_output
 
     @property
     def kernel(self) -> str:
@@ -135,8 +135,8 @@ class OnnxModel:
         for rows, output in self._run_batches(tokens, types, self._output):
             if output.ndim > 2:
                 raise InputError(
-                    f"the model's first output has shape {output.shape}, one vector a token; one row a text is needed: "
-                    "export the model with its pooling"
+                    f"the model's output {self._output!r} has shape {output.shape}, one vector a token; one row for an "
+                    "input is needed: export the whole model, with what it makes of its tokens"
                 )
             given = np.asarray(output, dtype=np.float32).reshape(len(rows), -1)
             if outputs is None:
@@ -145,17 +145,18 @@ class OnnxModel:
         return np.empty((0, 1), dtype=np.float32) if outputs is None else outputs
 
     def run_tokens(self, tokens: Sequence[IntArray], types: Sequence[IntArray]) -> list[FloatArray]:
-        """As :meth:`run`, but of the output :attr:`of_tokens`: for each input (n_tokens, d) float32.
+        """As :meth:`run`, but of the output :attr:`token_output`: for each input (n_tokens, d) float32.
 
         Raises:
             InputError: there is no such output.
         """
-        if self.of_tokens is None:
+        if self.token_output is None:
             raise InputError(
-                "this ONNX model gives one vector for a text, and none for its tokens; export it without pooling"
+                "this ONNX model gives one vector for a text, and none for its tokens; export it with both outputs, "
+                "'token_embeddings' and 'sentence_embedding'"
             )
         outputs: list[FloatArray] = [np.empty((0, 0), dtype=np.float32)] * len(tokens)
-        for rows, output in self._run_batches(tokens, types, self.of_tokens):
+        for rows, output in self._run_batches(tokens, types, self.token_output):
             for row, of_input in zip(rows, output, strict=True):
                 outputs[row] = np.array(of_input[: len(tokens[row])], dtype=np.float32)
         return outputs

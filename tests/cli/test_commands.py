@@ -274,7 +274,7 @@ def test_the_price_is_less_by_what_an_interrupted_build_has_done(folder: Path) -
         ((*BUILD[:-1], "."), "is no crossknn index"),
         ((*BUILD, "--first-stage", "nothing"), "no first stage 'nothing'"),
         ((*BUILD, "--first-stage", "hybrid:bm25"), "hybrid takes a dual encoder"),
-        ((*BUILD, "--first-stage", "late:bm25"), "late takes st:NAME or a folder"),
+        ((*BUILD, "--first-stage", "late:bm25"), "late takes a bi-encoder"),
     ],
 )
 def test_errors_are_one_line_with_exit_code_1(folder: Path, args: tuple[str, ...], message: str) -> None:

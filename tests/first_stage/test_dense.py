@@ -81,6 +81,8 @@ def test_of_two_outputs_each_is_taken_for_what_it_is(tiny: Any, tmp_path: Path) 
         ([], {}, "names nothing; export the model with its pooling"),
         (["Transformer", "Pooling", "Dense"], {"pooling_mode": "mean"}, "'Dense'"),
         (["Transformer", "Pooling"], {"pooling_mode_max_tokens": True}, r"\['max'\], and only 'mean' and 'cls'"),
+        (["Transformer", "Pooling"], {}, r"1_Pooling.config\.json is missing, or names no pooling mode"),
+        (["Transformer", "Pooling"], {"pooling_mode": "mean", "include_prompt": False}, "of all of them"),
         (["Transformer", "Pooling"], {"pooling_mode": ["mean", "cls"]}, "only 'mean' and 'cls'"),
         (["Transformer", "Pooling"], [], "holds no JSON object"),
     ],
@@ -91,6 +93,18 @@ def test_tokens_that_nobody_knows_how_to_pool_are_refused(
     folder = tiny.encoder(_pooled_by(tmp_path, config), outputs=["tokens"], modules=modules)
     with pytest.raises(InputError, match=message):
         OnnxEncoder(folder)
+
+
+def test_a_default_prompt_is_written_before_every_text(tiny: Any, tmp_path: Path) -> None:
+    folder = tiny.encoder(tmp_path)
+    plain = OnnxEncoder(folder)
+    config = {"prompts": {"query": "cat ", "other": "dog "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(config))
+    prompted = OnnxEncoder(folder)
+    np.testing.assert_array_equal(prompted.embed(["bird", ""]), plain.embed(["cat bird", "cat "]))
+    assert prompted.fingerprint != plain.fingerprint
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(config | {"default_prompt_name": None}))
+    assert OnnxEncoder(folder).fingerprint == plain.fingerprint
 
 
 def test_a_pooled_model_has_no_token_vectors(tiny: Any, tmp_path: Path) -> None:

@@ -51,6 +51,12 @@ def test_a_model_with_two_logits_is_refused(tiny: Any, tmp_path: Path) -> None:
         OnnxScorer(tiny.cross_encoder(tmp_path, n_logits=2))
 
 
+def test_an_encoder_without_a_head_is_refused(tiny: Any, tmp_path: Path) -> None:
+    bound = OnnxScorer(tiny.encoder(tmp_path, outputs=["tokens"])).prepare(["cat"])
+    with pytest.raises(InputError, match="one vector a token"):
+        bound.score(["dog"], np.array([0]), np.array([0]))
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [

@@ -20,33 +20,39 @@ def followed(items: Any, walk: Any, beside: Any, k: int, allowed: Any) -> tuple[
     return [best_of_each(queries, vectors, k, allowed) for vectors in walk], queries
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=150)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n_items=st.integers(1, 400),
     d=st.integers(1, 12),
     k=st.integers(1, 30),
-    step=st.sampled_from([0.0, 1e-3, 0.1, 1.0, 30.0]),
+    length=st.sampled_from([1e-6, 1e-3, 1.0]),
+    step=st.sampled_from([0.0, 1e-6, 1e-3, 0.1, 1.0, 30.0]),
+    jump=st.sampled_from([1.0, 1e3, 1e-3]),
+    offset=st.sampled_from([0.0, 1.0, 100.0]),
     share=st.floats(0.05, 1),
 )
 def test_the_best_are_those_of_all_inner_products(
-    seed: int, n_items: int, d: int, k: int, step: float, share: float
+    seed: int, n_items: int, d: int, k: int, length: float, step: float, jump: float, offset: float, share: float
 ) -> None:
     rng = np.random.default_rng(seed)
     items = (rng.standard_normal((n_items, d)) * rng.gamma(1, size=(n_items, 1))).astype(np.float32)
     items[n_items // 2 :] = items[: n_items - n_items // 2]  # ties
-    beside = rng.standard_normal((3, n_items)).astype(np.float32)
+    beside = (offset * rng.standard_normal((3, n_items))).astype(np.float32)
     beside[:, n_items // 2 :] = beside[:, : n_items - n_items // 2]
     allowed = rng.random((3, n_items)) < share
-    walk = np.cumsum(step * rng.standard_normal((8, 3, d)), axis=0) + rng.standard_normal((3, d))
+    walk = rng.standard_normal((3, d)) + np.cumsum(step * rng.standard_normal((8, 3, d)), axis=0)
+    walk *= length
+    walk[4:] *= jump
     found, _ = followed(items, walk, beside, k, allowed)
+    longest = np.abs(items).sum(axis=1).max() * np.abs(walk).max()
     for vectors, each in zip(walk, found, strict=True):
         exact = inner_products(vectors, items) + beside
         for scores, mask, (indices, told) in zip(exact, allowed, each, strict=True):
             best = top_k(scores, k, mask)
             assert len(set(indices.tolist())) == len(indices) == len(best)
             assert mask[indices].all()
-            tolerance = 1e-5 * (1 + np.abs(scores).max())
+            tolerance = 1e-6 * (np.abs(scores).max() + longest)
             np.testing.assert_allclose(told, scores[indices], atol=tolerance)
             np.testing.assert_allclose(scores[indices], scores[best], atol=tolerance)
 

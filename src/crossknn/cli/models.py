@@ -117,9 +117,7 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         dense = open_first_stage(vectors, device)
         first = dense if tokens == vectors else open_first_stage(tokens, device)
         if not isinstance(first, Dense) or not isinstance(dense, Dense):
-            raise InputError(
-                f"late takes st:NAME or a folder, hybrid: before it or not, or one, + and another, not {name!r}"
-            )
+            raise InputError(f"late takes a bi-encoder, hybrid: before it or not, or two and + between, not {name!r}")
         return WithVectors(LateInteraction(first.encoder), dense)
     if Path(spec).is_dir():
         return Dense(OnnxEncoder(spec, OnnxOptions(device=device)))

@@ -13,8 +13,8 @@ _FIRST = "first_"
 
 
 @runtime_checkable
-class _Second(Protocol):
-    """A bound first stage that takes long for many items, such as late interaction."""
+class _Shortlisting(Protocol):
+    """A bound first stage that looks at a shortlist, such as late interaction."""
 
     def scores_after(self, queries: Sequence[str], others: FloatArray) -> FloatArray:
         """``scores``, of which (n_queries, n_items) other scores say where to look."""
@@ -73,12 +73,12 @@ class BoundWithVectors:
 
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, n_items) the first stage's."""
-        if isinstance(self.first, _Second):
+        if isinstance(self.first, _Shortlisting):
             return self.scores_given(queries, self.embed_queries(queries))
         return self.first.scores(queries)
 
     def scores_given(self, queries: Sequence[str], query_vectors: FloatArray) -> FloatArray:
         """(n_queries, n_items) the first stage's, which may ask the dual encoder which items to look at."""
-        if isinstance(self.first, _Second):
+        if isinstance(self.first, _Shortlisting):
             return self.first.scores_after(queries, self._dense.scores_given(queries, query_vectors))
         return self.first.scores(queries)

@@ -48,13 +48,15 @@ class LateInteraction:
     where the encoder's are ``d`` wide.
 
     Args:
-        encoder: embeds tokens, such as :class:`~crossknn.SentenceTransformersEncoder`.
+        encoder: embeds tokens: :class:`~crossknn.SentenceTransformersEncoder`, or :class:`~crossknn.OnnxEncoder` with
+            a model that gives them.
         dimensions: of a token's vector, the principal ones of the items' tokens; all where there are fewer.
         shortlist: how many items' tokens a query looks at where a dual encoder stands behind: its best. The others get
-            the score that is to be expected of one that the dual encoder scores as it does them.
+            the score that is to be expected of one that the dual encoder scores as it does them. A filter does not
+            change which these are.
 
     Raises:
-        InputError: ``dimensions`` or ``shortlist`` below 1, or an encoder without token vectors.
+        InputError: ``dimensions`` or ``shortlist`` below 1, or an encoder that has no token vectors.
     """
 
     def __init__(self, encoder: TokenEncoder | Encoder, *, dimensions: int = 128, shortlist: int = 10_000) -> None:
@@ -63,7 +65,7 @@ class LateInteraction:
         if not isinstance(encoder, TokenEncoder):
             raise InputError(
                 f"late interaction needs a vector for each token, and {encoder.fingerprint} gives one for a text; use "
-                "SentenceTransformersEncoder"
+                "SentenceTransformersEncoder, or OnnxEncoder with a model that gives them"
             )
         self.encoder = encoder
         self._dimensions, self._shortlist = dimensions, shortlist

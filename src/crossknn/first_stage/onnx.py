@@ -20,7 +20,8 @@ class OnnxEncoder:
     """A bi-encoder in ONNX.
 
     A model that gives a vector for each token is pooled as sentence-transformers pools it, which the folder's
-    ``modules.json`` says: a sentence-transformers repository with its ``onnx/model.onnx`` will do as it is.
+    ``modules.json`` says: most sentence-transformers repositories with an ``onnx/model.onnx`` will do as they are. A
+    default prompt is written before every text, as there.
 
     Args:
         folder: holds ``model.onnx`` and ``tokenizer.json``.
@@ -36,8 +37,10 @@ class OnnxEncoder:
             raise InputError(f"the model in {folder} gives one number a text; is it a cross-encoder?")
         self._template = InputTemplate.of(self._model.tokenizer, pair=False)
         self._pooling = None if self._model.is_pooled else _Pooling.of(Path(folder))
+        self._prompt = _default_prompt(Path(folder))
         pooled = "" if self._pooling is None else f"{self._pooling.fingerprint}:"
-        self.fingerprint = f"onnx:{self._model.digest}:{pooled}max_length={self._model.max_length}"
+        prompt = f"prompt={self._prompt!r}:" if self._prompt else ""
+        self.fingerprint = f"onnx:{self._model.digest}:{pooled}{prompt}max_length={self._model.max_length}"
 
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """See :class:`~crossknn.first_stage.dense.Encoder`; longer texts are cut."""
@@ -61,8 +64,16 @@ class OnnxEncoder:
     def _inputs(self, texts: Sequence[str]) -> tuple[list[IntArray], list[IntArray]]:
         """Token ids and token type ids of each text."""
         room = self._model.max_length - self._template.n_special
-        inputs = [self._template.fill(tokens[:room]) for tokens in self._model.tokenize(texts)]
+        prompted = [f"{self._prompt}{text}" for text in texts]
+        inputs = [self._template.fill(tokens[:room]) for tokens in self._model.tokenize(prompted)]
         return [tokens for tokens, _ in inputs], [types for _, types in inputs]
+
+
+def _default_prompt(folder: Path) -> str:
+    """What sentence-transformers writes before every text, where the folder says so."""
+    config = read_json(folder / "config_sentence_transformers.json", dict)
+    prompts, name = config.get("prompts") or {}, config.get("default_prompt_name")
+    return str(prompts.get(name, "")) if name is not None else ""
 
 
 @dataclass(frozen=True)
@@ -100,10 +111,12 @@ class _Pooling:
         ]
         mode = config.get("pooling_mode", legacy)
         modes = [mode] if isinstance(mode, str) else mode
-        if modes not in (["mean"], ["cls"]):
+        if not modes:
+            raise InputError(f"{folder / modules[1][1] / 'config.json'} is missing, or names no pooling mode")
+        if modes not in (["mean"], ["cls"]) or config.get("include_prompt") is False:
             raise InputError(
-                f"the model in {folder} pools its tokens by {modes}, and only 'mean' and 'cls' are known here; export "
-                "the model with its pooling"
+                f"the model in {folder} pools its tokens by {modes}, and only 'mean' and 'cls' of all of them are "
+                "known here; export the model with its pooling"
             )
         return cls(modes[0], len(kinds) > 2)
 

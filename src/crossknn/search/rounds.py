@@ -274,6 +274,8 @@ class Rounds:
         )
         self._asked = None
         self._retire(round_seconds=scored - start)
+        if self.done:
+            self._progress.memory = []
 
     def progress(self) -> list[Progress]:
         """What is known so far of each of the task's queries, each as a batch of one."""

@@ -14,10 +14,10 @@ _ROWS = 256
 _LIKELY = 4
 """Times ``k`` items are looked at first, to know what the k best have at least."""
 _FEW = 1 / 3
-"""Share of the items above which a pass over all of them, which lie side by side, takes no longer."""
-_MOST_VECTORS = 2**16
+"""Share of the items above which a pass over all of them, which lie side by side, takes no longer (512 wide)."""
+_MOST_VECTORS = 256
 _ROUNDING = 1e-5
-"""Allowance for what single precision rounds off, as a share of the product of two vectors' lengths."""
+"""Allowance for what single precision rounds off, as a share of the numbers that went into a score."""
 
 
 class MovingQuery:
@@ -34,31 +34,35 @@ class MovingQuery:
     """
 
     def __init__(self, items: FloatArray, lengths: FloatArray, beside: FloatArray) -> None:
-        self._items, self._lengths, self._beside = items, lengths, beside
+        self.items = items
+        self._lengths, self._beside = lengths, beside
         self._vectors: list[FloatArray] = []
         self._scores: FloatArray = np.empty(0, dtype=np.float32)
-        self._looked = np.empty(0, dtype=np.uint16)
+        self._looked = np.empty(0, dtype=np.uint8)
 
-    def look_at_all(self, vector: FloatArray, products: FloatArray) -> None:
-        """Start anew from a (d,) vector and its (n_items,) inner products."""
-        self._vectors, self._scores = [vector], products + self._beside
-        self._looked = np.zeros(len(products), dtype=np.uint16)
+    def best_of_all(
+        self, vector: FloatArray, products: FloatArray, k: int, allowed: BoolArray
+    ) -> tuple[IntArray, FloatArray]:
+        """As :func:`best_of_each`, starting anew from a (d,) vector and its (n_items,) inner products, which are
+        changed."""
+        products += self._beside
+        self._vectors, self._scores = [vector], products
+        self._looked = np.zeros(len(products), dtype=np.uint8)
+        best = top_k(products, k, allowed)
+        return best, products[best]
 
     def best(self, vector: FloatArray, k: int, allowed: BoolArray) -> tuple[IntArray, FloatArray] | None:
         """As :func:`best_of_each`; None where so many items may be among them that it had better look at all."""
-        if not self._vectors or len(self._vectors) == _MOST_VECTORS:
+        if not self._vectors or len(self._vectors) == _MOST_VECTORS or _LIKELY * k > _FEW * len(self._scores):
             return None
         if not np.array_equal(vector, self._vectors[-1]):
             self._vectors.append(vector)
-        moved = np.linalg.norm(np.array(self._vectors) - vector, axis=1)
-        moved[:-1] += _ROUNDING * float(np.linalg.norm(vector))
-        highest = self._scores + self._lengths * moved.astype(np.float32)[self._looked]
+        highest = self._highest()
         highest[~allowed] = -np.inf
-        few = min(_LIKELY * k, len(highest))
-        likely = np.argpartition(highest, len(highest) - few)[len(highest) - few :]
+        likely = np.argpartition(highest, len(highest) - _LIKELY * k)[len(highest) - _LIKELY * k :]
         likely = likely[allowed[likely]]
         self._look(likely)
-        known = self._scores[likely]
+        known = highest[likely] = self._scores[likely]
         edge = np.partition(known, len(known) - k)[len(known) - k] if k < len(known) else -np.inf
         may = np.flatnonzero((highest >= edge) & allowed)
         if len(may) > _FEW * len(highest):
@@ -67,15 +71,25 @@ class MovingQuery:
         among = may[top_k(self._scores[may], k)]
         return among, self._scores[among]
 
+    def _highest(self) -> FloatArray:
+        """(n_items,) what an item scores at most by the vector of now."""
+        vectors = np.array(self._vectors)
+        moved = np.linalg.norm(vectors - vectors[-1], axis=1)
+        moved += _ROUNDING * np.linalg.norm(vectors, axis=1).max()
+        highest: FloatArray = self._lengths * moved.astype(np.float32)[self._looked]
+        highest += self._scores
+        highest += np.float32(_ROUNDING) * np.abs(self._scores)
+        return highest
+
     def _look(self, rows: IntArray) -> None:
         """What the vector of now says of some items."""
         now = len(self._vectors) - 1
         rows = rows[self._looked[rows] != now]
-        vector = np.ascontiguousarray(self._vectors[now], dtype=self._items.dtype)
+        vector = np.ascontiguousarray(self._vectors[now], dtype=self.items.dtype)
         with np.errstate(invalid="ignore"):  # as in inner_products
             for start in range(0, len(rows), _ROWS):
                 some = rows[start : start + _ROWS]
-                self._scores[some] = self._items[some] @ vector + self._beside[some]
+                self._scores[some] = self.items[some] @ vector + self._beside[some]
         self._looked[rows] = now
 
 
@@ -96,9 +110,6 @@ def best_of_each(
     found = [query.best(vector, k, of_query) for query, vector, of_query in zip(queries, vectors, allowed, strict=True)]
     wide = [row for row, best in enumerate(found) if best is None]
     if wide:
-        products = inner_products(vectors[wide], queries[wide[0]]._items)
-        for row, of_query in zip(wide, products, strict=True):
-            queries[row].look_at_all(vectors[row], of_query)
-            best = top_k(queries[row]._scores, k, allowed[row])
-            found[row] = best, queries[row]._scores[best]
+        for row, products in zip(wide, inner_products(vectors[wide], queries[0].items), strict=True):
+            found[row] = queries[row].best_of_all(vectors[row], products.copy(), k, allowed[row])
     return [best for best in found if best is not None]
