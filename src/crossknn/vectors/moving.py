@@ -15,6 +15,8 @@ _LIKELY = 4
 """Times ``k`` items are looked at first, to know what the k best have at least."""
 _FEW = 1 / 3
 """Share of the items above which a pass over all of them, which lie side by side, takes no longer (512 wide)."""
+_SAMPLE = 4096
+"""Items that tell beforehand, by the edge of last time, whether that share will be exceeded."""
 _MOST_VECTORS = 256
 _ROUNDING = 1e-5
 """Allowance for what single precision rounds off, as a share of the numbers that went into a score."""
@@ -39,6 +41,7 @@ class MovingQuery:
         self._vectors: list[FloatArray] = []
         self._scores: FloatArray = np.empty(0, dtype=np.float32)
         self._looked = np.empty(0, dtype=np.uint8)
+        self._edge = np.inf  # what the best had at least, when they were last looked for
 
     def best_of_all(
         self, vector: FloatArray, products: FloatArray, k: int, allowed: BoolArray
@@ -49,6 +52,7 @@ class MovingQuery:
         self._vectors, self._scores = [vector], products
         self._looked = np.zeros(len(products), dtype=np.uint8)
         best = top_k(products, k, allowed)
+        self._edge = min(products[best], default=np.inf)
         return best, products[best]
 
     def best(self, vector: FloatArray, k: int, allowed: BoolArray) -> tuple[IntArray, FloatArray] | None:
@@ -57,7 +61,10 @@ class MovingQuery:
             return None
         if not np.array_equal(vector, self._vectors[-1]):
             self._vectors.append(vector)
-        highest = self._highest()
+        some = slice(None, None, max(1, len(self._scores) // _SAMPLE))
+        if np.mean(self._highest(some) >= self._edge) > _FEW:
+            return None
+        highest = self._highest(slice(None))
         highest[~allowed] = -np.inf
         likely = np.argpartition(highest, len(highest) - _LIKELY * k)[len(highest) - _LIKELY * k :]
         likely = likely[allowed[likely]]
@@ -69,16 +76,17 @@ class MovingQuery:
             return None
         self._look(may)
         among = may[top_k(self._scores[may], k)]
+        self._edge = edge
         return among, self._scores[among]
 
-    def _highest(self) -> FloatArray:
-        """(n_items,) what an item scores at most by the vector of now."""
+    def _highest(self, some: slice) -> FloatArray:
+        """What some items score at most by the vector of now."""
         vectors = np.array(self._vectors)
         moved = np.linalg.norm(vectors - vectors[-1], axis=1)
         moved += _ROUNDING * np.linalg.norm(vectors, axis=1).max()
-        highest: FloatArray = self._lengths * moved.astype(np.float32)[self._looked]
-        highest += self._scores
-        highest += np.float32(_ROUNDING) * np.abs(self._scores)
+        highest: FloatArray = self._lengths[some] * moved.astype(np.float32)[self._looked[some]]
+        highest += self._scores[some]
+        highest += np.float32(_ROUNDING) * np.abs(self._scores[some])
         return highest
 
     def _look(self, rows: IntArray) -> None:
