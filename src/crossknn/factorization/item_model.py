@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from crossknn.arrays import FloatArray
+from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 
 
@@ -159,18 +159,19 @@ class ItemModel:
             return None
         return vectors if self.query_map is None else self.query_map.apply(vectors)
 
-    def beside(self, first_stage_scores: FloatArray) -> FloatArray:
+    def beside(self, first_stage_scores: FloatArray, items: IntArray | slice = slice(None)) -> FloatArray:
         """What items score beside their vectors' inner products with the query's: ``c + g f``.
 
         Args:
-            first_stage_scores: (..., n_items) of all items.
+            first_stage_scores: (..., n) of these items.
+            items: (n,) which; all unless given.
 
         Returns:
-            (..., n_items), or (n_items,) where the first stage's scores count for nothing.
+            (..., n), or (n,) where the first stage's scores count for nothing.
         """
         if not self.first_stage_weight:
-            return self.biases
-        return self.biases + self.first_stage_weight * first_stage_scores
+            return self.biases[items]
+        return self.biases[items] + self.first_stage_weight * first_stage_scores
 
     def place(self, vectors: FloatArray) -> FloatArray:
         """Vectors of items that are not in the index and were never scored, in the space of ``V``; their bias is 0.

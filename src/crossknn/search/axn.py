@@ -139,7 +139,7 @@ class AXN:
     ) -> tuple[FloatArray, FloatArray, FloatArray | None]:
         """What a solver takes: a query's item vectors and their scores so far, and its prior mean."""
         seen = progress.indices[row]
-        beside = items.biases[seen] + items.first_stage_weight * task.first_stage_scores[row, seen]
+        beside = items.beside(task.first_stage_scores[row, seen], seen)
         targets = items.normalisation.apply(progress.scores[row]) - beside
         return items.vectors[seen], targets, None if task.query_vectors is None else task.query_vectors[row]
 
