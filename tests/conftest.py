@@ -67,7 +67,10 @@ class World:
 
     @property
     def late(self) -> WithVectors:
-        return WithVectors(LateInteraction(_Words()), self.dense)
+        return self.late_of(10_000)
+
+    def late_of(self, shortlist: int) -> WithVectors:
+        return WithVectors(LateInteraction(_Words(), shortlist=shortlist), self.dense)
 
 
 class _Words:

@@ -362,6 +362,17 @@ def test_ties_go_to_the_item_that_stands_first_and_equal_texts_are_items_apart(w
     assert [hit.id for hit in index.search("new", k=3, budget=4)] == ["z", "a", "m"]
 
 
+def test_late_interaction_looks_at_the_best_that_a_filter_allows(world: Any) -> None:
+    query = world.queries[0]
+    allowed = np.zeros(40, dtype=bool)
+    allowed[np.argsort(world.dense.prepare(world.items).scores([query])[0])[:6]] = True  # below any shortlist of all
+    ranks = []
+    for shortlist in (6, 40):
+        index = Index.build(world.items, scorer=world.scorer, first_stage=world.late_of(shortlist))
+        ranks.append({hit.id: hit.first_stage_rank for hit in index.search(query, k=6, budget=6, filter=allowed)})
+    assert ranks[0] == ranks[1]
+
+
 @pytest.mark.parametrize("train", [0, 3])
 def test_one_item_and_no_allowed_item(make_world: Any, train: int) -> None:
     world = make_world(n_items=1)

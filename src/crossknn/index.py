@@ -22,9 +22,8 @@ from crossknn.errors import BudgetError, IndexFileError, InputError
 from crossknn.factorization import Factorization, ItemModel, default_factorization
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
-from crossknn.first_stage.base import Kept, kept_of
+from crossknn.first_stage.base import Kept, PairFirstStage, kept_of
 from crossknn.first_stage.beside import BoundWithVectors
-from crossknn.first_stage.late import BoundLateInteraction
 from crossknn.index_contents import arguments_of, check_built_with, contents_of
 from crossknn.metadata import Conditions, checked_metadata
 from crossknn.results import Hit, ScoredItem, SearchResult
@@ -333,12 +332,12 @@ class Index:
         """Item vectors from the train scores."""
         scores, bound = self.train_scores, self._bound_first_stage
         assert scores is not None
+        first = bound.first if isinstance(bound, BoundWithVectors) else None
         told = None
-        if isinstance(bound, BoundWithVectors) and isinstance(bound.first, BoundLateInteraction):
+        if isinstance(first, PairFirstStage):
             told = np.empty(len(scores.values))
             for query, cells in scores.by_query():
-                (of_items,) = bound.first.scores([self.train_queries[query]])
-                told[cells] = of_items[scores.item_indices[cells]]
+                told[cells] = first.scores_of(self.train_queries[query], scores.item_indices[cells])
         self.item_model = factorization.fit(scores, self.first_stage_vectors, query_vectors, told)
 
     def _refine(
@@ -672,16 +671,18 @@ class Index:
         return Task(
             queries=queries,
             scorer=self._bound_scorer,
-            first_stage_scores=self._first_stage_scores(queries, vectors),
+            first_stage_scores=self._first_stage_scores(queries, vectors, allowed),
             item_model=items,
             query_vectors=None if items is None else items.query_vectors(vectors),
             allowed=allowed,
         )
 
-    def _first_stage_scores(self, queries: Sequence[str], vectors: FloatArray | None) -> FloatArray:
+    def _first_stage_scores(
+        self, queries: Sequence[str], vectors: FloatArray | None, allowed: BoolArray | None = None
+    ) -> FloatArray:
         first_stage = self._bound_first_stage
         if isinstance(first_stage, VectorFirstStage) and vectors is not None:
-            return first_stage.scores_given(queries, vectors)
+            return first_stage.scores_given(queries, vectors, allowed)
         return first_stage.scores(queries)
 
     def _results(self, task: Task, progress: Sequence[Progress], k: int) -> list[SearchResult]:

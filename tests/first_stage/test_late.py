@@ -61,17 +61,22 @@ def test_narrow_tokens_are_nearly_as_good_where_words_lie_in_few_dimensions(monk
     np.testing.assert_allclose(narrow.scores(QUERIES), whole.scores(QUERIES), atol=1e-3)
 
 
+@pytest.mark.parametrize("allowed", [range(len(ITEMS)), [1, 2, 3, 5, 6], [4, 6], []])
 @pytest.mark.parametrize("others", ["told", "level", "reversed"])
-def test_behind_another_only_its_best_are_looked_at(others: str) -> None:
+def test_behind_another_only_its_best_that_are_allowed_are_looked_at(others: str, allowed: Sequence[int]) -> None:
     bound = LateInteraction(Given(), shortlist=4).prepare(ITEMS)
+    mask = np.isin(np.arange(len(ITEMS)), allowed)
     whole = bound.scores(QUERIES)
     given = {"told": 10 * whole + 3, "level": np.zeros_like(whole), "reversed": -whole}[others]
-    scores = bound.scores_after(QUERIES, given)
+    scores = bound.scores_after(QUERIES, given, mask)
     for row, (query_scores, other) in enumerate(zip(scores, given, strict=True)):
-        best = top_k(other, 4)
+        best = np.flatnonzero(mask)[top_k(other[mask], min(4, len(allowed)))]
         np.testing.assert_allclose(query_scores[best], whole[row, best], atol=1e-6)
         below = np.setdiff1d(np.arange(len(ITEMS)), best)
-        expected = whole[row, below] if others == "told" else np.full(len(below), whole[row, best].mean())
+        level = whole[row, best].mean() if len(best) else 0.0
+        expected = (
+            whole[row, below] if others == "told" and len(np.unique(other[best])) > 1 else np.full(len(below), level)
+        )
         np.testing.assert_allclose(query_scores[below], expected, atol=1e-5)
     wide = LateInteraction(Given(), shortlist=len(ITEMS)).prepare(ITEMS)
     np.testing.assert_array_equal(wide.scores_after(QUERIES, given), whole)

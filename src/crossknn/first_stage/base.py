@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from crossknn.arrays import FloatArray
+from crossknn.arrays import BoolArray, FloatArray, IntArray
 
 Kept = Mapping[str, np.ndarray[Any, Any]]
 """Arrays by name, which spare a first stage the work of preparing the same items again."""
@@ -34,12 +34,29 @@ class VectorFirstStage(Protocol):
         """(n_queries, d) float32."""
         ...
 
-    def scores_given(self, queries: Sequence[str], query_vectors: FloatArray) -> FloatArray:
-        """(n_queries, n_items) ``scores``, where the query vectors are known already."""
+    def scores_given(
+        self, queries: Sequence[str], query_vectors: FloatArray, allowed: BoolArray | None = None
+    ) -> FloatArray:
+        """(n_queries, n_items) ``scores``, where the query vectors are known already.
+
+        Args:
+            queries: their texts.
+            query_vectors: (n_queries, d) of :meth:`embed_queries`.
+            allowed: (n_items,) which items the search may return; what looks at a shortlist takes it from these.
+        """
         ...
 
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """As in :class:`BoundFirstStage`."""
+        ...
+
+
+@runtime_checkable
+class PairFirstStage(Protocol):
+    """A bound first stage whose score of a pair tells what no vectors do: item models learn how much it counts for."""
+
+    def scores_of(self, query: str, items: IntArray) -> FloatArray:
+        """(len(items),) scores of some items, however low they rank."""
         ...
 
 

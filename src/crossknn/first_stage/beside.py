@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from crossknn.arrays import FloatArray
+from crossknn.arrays import BoolArray, FloatArray
 from crossknn.first_stage.base import BoundFirstStage, FirstStage, Kept, kept_of
 from crossknn.first_stage.dense import BoundDense, Dense
 
@@ -16,8 +16,8 @@ _FIRST = "first_"
 class _Shortlisting(Protocol):
     """A bound first stage that looks at a shortlist, such as late interaction."""
 
-    def scores_after(self, queries: Sequence[str], others: FloatArray) -> FloatArray:
-        """``scores``, of which (n_queries, n_items) other scores say where to look."""
+    def scores_after(self, queries: Sequence[str], others: FloatArray, allowed: BoolArray | None) -> FloatArray:
+        """``scores``, of which (n_queries, n_items) other scores say where to look among the (n_items,) allowed."""
         ...
 
 
@@ -77,8 +77,10 @@ class BoundWithVectors:
             return self.scores_given(queries, self.embed_queries(queries))
         return self.first.scores(queries)
 
-    def scores_given(self, queries: Sequence[str], query_vectors: FloatArray) -> FloatArray:
+    def scores_given(
+        self, queries: Sequence[str], query_vectors: FloatArray, allowed: BoolArray | None = None
+    ) -> FloatArray:
         """(n_queries, n_items) the first stage's, which may ask the dual encoder which items to look at."""
         if isinstance(self.first, _Shortlisting):
-            return self.first.scores_after(queries, self._dense.scores_given(queries, query_vectors))
+            return self.first.scores_after(queries, self._dense.scores_given(queries, query_vectors), allowed)
         return self.first.scores(queries)

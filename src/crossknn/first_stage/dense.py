@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from crossknn.arrays import FloatArray
+from crossknn.arrays import BoolArray, FloatArray
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_weights
 from crossknn.first_stage.base import Kept
@@ -98,8 +98,10 @@ class BoundDense:
             )
         return vectors
 
-    def scores_given(self, queries: Sequence[str], query_vectors: FloatArray) -> FloatArray:
-        """(n_queries, n_items) inner products of vectors that are known already."""
+    def scores_given(
+        self, queries: Sequence[str], query_vectors: FloatArray, allowed: BoolArray | None = None
+    ) -> FloatArray:
+        """(n_queries, n_items) inner products of vectors that are known already, whatever is allowed."""
         return inner_products(query_vectors, self.item_vectors)
 
     def scores(self, queries: Sequence[str]) -> FloatArray:

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from crossknn.arrays import FloatArray, IntArray
+from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.first_stage.base import Kept
 from crossknn.first_stage.dense import Encoder
@@ -52,8 +52,8 @@ class LateInteraction:
             a model that gives them.
         dimensions: of a token's vector, the principal ones of the items' tokens; all where there are fewer.
         shortlist: how many items' tokens a query looks at where a dual encoder stands behind: its best. The others get
-            the score that is to be expected of one that the dual encoder scores as it does them. A filter does not
-            change which these are.
+            the score that is to be expected of one that the dual encoder scores as it does them. Under a filter, the
+            best of those that it allows.
 
     Raises:
         InputError: ``dimensions`` or ``shortlist`` below 1, or an encoder that has no token vectors.
@@ -127,25 +127,26 @@ class BoundLateInteraction:
         """(n_queries, n_items) above 0, and 1 for equal tokens."""
         scores = np.empty((len(queries), len(self._starts)), dtype=np.float32)
         for row, query in zip(scores, queries, strict=True):
-            row[:] = self._of_query(query, np.arange(len(row))) if len(row) else 0
+            row[:] = self.scores_of(query, np.arange(len(row))) if len(row) else 0
         return scores
 
-    def scores_after(self, queries: Sequence[str], others: FloatArray) -> FloatArray:
-        """``scores`` of the ``shortlist`` best by (n_queries, n_items) other scores; of the items below what a line
-        through these says, by least squares."""
+    def scores_after(self, queries: Sequence[str], others: FloatArray, allowed: BoolArray | None = None) -> FloatArray:
+        """``scores`` of the ``shortlist`` best by (n_queries, n_items) other scores, among the (n_items,) allowed where
+        there are more items; of the others what a line through these says, by least squares."""
         if len(self._starts) <= self.shortlist:
             return self.scores(queries)
         scores = np.empty((len(queries), len(self._starts)), dtype=np.float32)
+        candidates = np.arange(scores.shape[1]) if allowed is None else np.flatnonzero(allowed)
         for row, query, other in zip(scores, queries, others, strict=True):
-            best = np.sort(top_k(other, self.shortlist))
-            told = self._of_query(query, best)
+            best = np.sort(candidates[top_k(other[candidates], min(self.shortlist, len(candidates)))])
+            told = self.scores_of(query, best)
             slope, constant = _line(other[best], told)
             row[:] = slope * other + constant
             row[best] = told
         return scores
 
-    def _of_query(self, query: str, items: IntArray) -> FloatArray:
-        """(len(items),) scores."""
+    def scores_of(self, query: str, items: IntArray) -> FloatArray:
+        """(len(items),) ``scores`` of some items."""
         (own,) = self._encoder.embed_tokens([query])  # alone: its digits must not depend on other queries
         asked = _unit((_unit(_checked(own)) - self._centre) @ self._axes).T
         scores = np.empty(len(items), dtype=np.float32)
@@ -173,7 +174,9 @@ def _nearness(cosines: FloatArray) -> FloatArray:
 
 
 def _line(x: FloatArray, y: FloatArray) -> tuple[float, float]:
-    """Slope, never negative, and constant of the least squares line."""
+    """Slope, never negative, and constant of the least squares line; zeros for no points."""
+    if not len(x):
+        return 0.0, 0.0
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     varied = np.ptp(x) > 0
     slope = max(0.0, float(np.mean((x - x.mean()) * (y - y.mean())) / x.var())) if varied else 0.0
