@@ -275,8 +275,6 @@ def test_what_cannot_be_factorized_is_refused() -> None:
         {"dimensions": 0},
         {"width": 0},
         {"sweeps": -1},
-        {"query_ridge": 0.0},
-        {"item_ridge": -1.0},
         {"length": 0.0},
         {"held_out": 1.0},
     ],

@@ -7,10 +7,11 @@ score, ``w`` is expected to be ``m + (x_q - c) M``, a ridge regression of the tr
 with variances of its own for the three parts. A search with :class:`~crossknn.BayesianRidge` over ``phi`` starts from
 there, and is exactly as bold in each direction as the train queries were.
 
-``F = V L``: ``V`` comes from alternating ridge solves of ``r_qi ~ b_q + c_i + u_q . v_i`` on the observed cells, ``r``
-being what the mean leaves over, and ``L L^T = U^T U / |Q|``, so that a standard normal ``w`` is a typical train query.
-The alternation starts from the SVD of rows that a Gaussian process over ``x`` has filled in. The ridge of ``M`` and the
-variances are those that fit train queries best which were held out of the factors (squared error; likelihood).
+``F = V L``: ``r_qi ~ b_q + c_i + u_q . v_i`` on the observed cells by variational Bayes
+(:mod:`crossknn.factorization.variational`), ``r`` being what the mean leaves over, and ``L L^T = U^T U / |Q|``, so that
+a standard normal ``w`` is a typical train query. ``V`` starts from the SVD of rows that a Gaussian process over ``x``
+has filled in. The ridge of ``M`` and the variances are those that fit train queries best which were held out of the
+factors (squared error; likelihood).
 
 Where the first stage ranks by late interaction, the mean has its score as well, times a constant: which words meet no
 item's vector can say.
@@ -32,8 +33,8 @@ from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization.base import check_shapes
 from crossknn.factorization.item_model import ItemModel, LinearMap, Normalisation
-from crossknn.factorization.transductive import solve_rows
-from crossknn.scores.matrix import ScoreMatrix, groups
+from crossknn.factorization.variational import factorize
+from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
 
 
@@ -45,8 +46,6 @@ class MFSideInformation:
         dimensions: of the learned factors; fewer where there are fewer train queries.
         width: most dimensions of an item vector, of the ``dimensions + d + 1`` that it would have.
         sweeps: rounds of solving all queries and all items.
-        query_ridge: how strongly query factors are held to 0.
-        item_ridge: how strongly item factors are held to their start, and item biases to 0.
         length: of the Gaussian process that fills in the start, in distance between vectors.
         held_out: share of the train queries that variances and the weight of the first stage's scores are estimated
             on, 500 of them at most.
@@ -56,8 +55,6 @@ class MFSideInformation:
     dimensions: int = 48
     width: int = 512
     sweeps: int = 12
-    query_ridge: float = 1.0
-    item_ridge: float = 2.0
     length: float = 0.7
     held_out: float = 0.25
     seed: int = 0
@@ -66,9 +63,8 @@ class MFSideInformation:
         for name, least in (("dimensions", 1), ("width", 1), ("sweeps", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be {least} or more, got {getattr(self, name)}")
-        for name in ("query_ridge", "item_ridge", "length"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not self.length > 0:
+            raise InputError(f"length must be above 0, got {self.length}")
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out must lie between 0 and 1, got {self.held_out}")
 
@@ -143,18 +139,8 @@ class MFSideInformation:
         d = min(self.dimensions, len(rows), len(x))
         combined = np.array([1, -alpha, -beta], dtype=np.float32)
         u, v = _leading(np.stack([filled[query] @ combined for query, _ in rows]), d)
-        start = np.column_stack([v, np.zeros(len(x))])
-        queries, items = np.column_stack([u, np.zeros(len(rows))]), start
-        by_row, by_item = list(groups(row_of)), list(groups(i))
-        of_query = np.append(np.full(d, self.query_ridge), 1e-2)
-        of_item = np.full(d + 1, self.item_ridge)
-        for _ in range(self.sweeps):
-            queries = solve_rows(by_row, i, residuals, items, np.zeros_like(queries), of_query)
-            items = solve_rows(by_item, row_of, residuals, queries, start, of_item)
-        moment = queries[:, :-1].T @ queries[:, :-1] / len(rows)
-        jitter = max(1e-9 * np.trace(moment) / d, 1e-12)  # scores that the mean explains whole leave no moment
-        lower = np.linalg.cholesky(moment + jitter * np.eye(d))
-        return _Factors(alpha, beta, items[:, -1], items[:, :-1] @ lower)
+        queries, items = factorize(row_of, i, residuals, len(rows), v @ _root(u), self.sweeps)
+        return _Factors(alpha, beta, items[:, -1], items[:, :-1] @ _root(queries[:, :-1]))
 
     def _filled(self, observed: _Observed, rows: list[tuple[int, IntArray]]) -> Iterator[FloatArray]:
         """For each row (n_items, 3) float32: a Gaussian process fills in its scores, and both columns of the mean's
@@ -169,6 +155,16 @@ class MFSideInformation:
             inner[np.diag_indices_from(inner)] += 0.125
             known = np.column_stack([observed.scores.values[cells], observed.design(cells)])
             yield kernel @ np.linalg.solve(inner, known).astype(np.float32)
+
+
+def _root(rows: FloatArray) -> FloatArray:
+    """(d, d) lower ``L`` with ``L L^T`` the mean square of (n, d) rows, and a little beside: scores that the mean
+    explains whole leave nothing."""
+    moment = rows.T @ rows / len(rows)
+    lower: FloatArray = np.linalg.cholesky(
+        moment + max(1e-9 * np.trace(moment) / len(moment), 1e-12) * np.eye(len(moment))
+    )
+    return lower
 
 
 def _told(
