@@ -3,8 +3,7 @@
 An item has a handful of scores, and a factorization with one best vector for it fits them all, noise included. Here
 each row of either side is a normal distribution, the other side sees its covariance, and how far items may move from
 their start, biases from 0, and scores from the product are the variances under which the scores are most likely:
-variational Bayes (Lim and Teh, *Variational Bayesian Approach to Movie Rating Prediction*, KDD Cup 2007). No sweep
-lowers the bound on the likelihood.
+variational Bayes (Lim and Teh, *Variational Bayesian Approach to Movie Rating Prediction*, KDD Cup 2007).
 """
 
 from __future__ import annotations
