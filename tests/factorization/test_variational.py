@@ -103,8 +103,9 @@ def test_what_was_not_seen_is_told_better_than_by_the_start(share: float) -> Non
     assert learned < {0.2: 0.9, 0.6: 0.5}[share] * as_it_starts
 
 
-def test_scores_in_other_units_are_learned_alike() -> None:
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+def test_scores_in_other_units_are_learned_alike(unit: float) -> None:
     queries, items, r, start, *_ = _planted(0.3)
-    found, scaled = (factorize(queries, items, s * r, N_QUERIES, s * start, 5) for s in (1.0, 1e3))
-    np.testing.assert_allclose(scaled[0], found[0] * np.append(np.ones(D), 1e3))
-    np.testing.assert_allclose(scaled[1], 1e3 * found[1])
+    found, scaled = (factorize(queries, items, s * r, N_QUERIES, s * start, 5) for s in (1.0, unit))
+    np.testing.assert_allclose(scaled[0], found[0] * np.append(np.ones(D), unit))
+    np.testing.assert_allclose(scaled[1], unit * found[1])

@@ -82,6 +82,16 @@ def test_behind_another_only_its_best_that_are_allowed_are_looked_at(others: str
     np.testing.assert_array_equal(wide.scores_after(QUERIES, given), whole)
 
 
+@pytest.mark.parametrize("at_once", [1, 5, 10_000])
+@pytest.mark.parametrize("items", [[], [3], [2, 3, 4], [0, 2, 1, 3], [0, 0, 2], [6, 5, 0]])
+def test_scores_of_some_items(monkeypatch: pytest.MonkeyPatch, items: Sequence[int], at_once: int) -> None:
+    monkeypatch.setattr(late, "_AT_ONCE", at_once)
+    bound = LateInteraction(Given()).prepare(ITEMS)
+    for query, whole in zip(QUERIES, bound.scores(QUERIES), strict=True):
+        some = bound.scores_of(query, np.array(items, dtype=int))
+        np.testing.assert_allclose(some, whole[items] if items else [], atol=1e-6)
+
+
 def test_no_items() -> None:
     assert LateInteraction(Given()).prepare([]).scores(QUERIES).shape == (len(QUERIES), 0)
 

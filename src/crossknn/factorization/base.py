@@ -41,7 +41,7 @@ class Factorization(Protocol):
             item_vectors: (n_items, d) the first stage's, if it has any.
             query_vectors: (n_queries, d) those of the train queries, from the same encoder.
             first_stage_scores: (n_observed,) the first stage's own scores of the observed pairs, in their order, where
-                they are of late interaction (:class:`~crossknn.LateInteraction`), and no inner products.
+                they are no inner products and worth learning from (:class:`~crossknn.first_stage.base.PairFirstStage`).
 
         Raises:
             InputError: scores that cannot be factorized in this way.

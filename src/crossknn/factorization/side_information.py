@@ -99,7 +99,8 @@ class MFSideInformation:
             InputError: no vectors, shapes that do not fit, or scores of fewer than two queries.
 
         Cost: no CE call. The start takes ``O(n_queries (n_items (n_queries + c) + c^3))`` for ``c`` cells per query;
-        the variances take fifty times ``O(min(c, dimensions + d)^3)`` for each query held out.
+        sweeps take what :func:`~crossknn.factorization.variational.factorize` says, twice; the variances take fifty
+        times ``O(min(c, dimensions + d)^3)`` for each query held out.
         """
         given = item_vectors is not None and query_vectors is not None
         self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=given)

@@ -53,7 +53,8 @@ class VectorFirstStage(Protocol):
 
 @runtime_checkable
 class PairFirstStage(Protocol):
-    """A bound first stage whose score of a pair tells what no vectors do: item models learn how much it counts for."""
+    """A bound first stage whose score of a pair tells what no vectors do: where it stands before a dual encoder's
+    vectors, item models learn how much it counts for."""
 
     def scores_of(self, query: str, items: IntArray) -> FloatArray:
         """(len(items),) scores of some items, however low they rank."""

@@ -131,14 +131,13 @@ class BoundLateInteraction:
         return scores
 
     def scores_after(self, queries: Sequence[str], others: FloatArray, allowed: BoolArray | None = None) -> FloatArray:
-        """``scores`` of the ``shortlist`` best by (n_queries, n_items) other scores, among the (n_items,) allowed where
-        there are more items; of the others what a line through these says, by least squares."""
+        """``scores`` of the best by (n_queries, n_items) other scores, ``shortlist`` of the (n_items,) allowed; of the
+        others what a line through these says, by least squares. All have their own where there are no more items."""
         if len(self._starts) <= self.shortlist:
             return self.scores(queries)
         scores = np.empty((len(queries), len(self._starts)), dtype=np.float32)
-        candidates = np.arange(scores.shape[1]) if allowed is None else np.flatnonzero(allowed)
         for row, query, other in zip(scores, queries, others, strict=True):
-            best = np.sort(candidates[top_k(other[candidates], min(self.shortlist, len(candidates)))])
+            best = np.sort(top_k(other, self.shortlist, allowed))
             told = self.scores_of(query, best)
             slope, constant = _line(other[best], told)
             row[:] = slope * other + constant
@@ -158,7 +157,7 @@ class BoundLateInteraction:
             some = items[first:last]
             starts = ends[first:last] - self._lengths[some] - before
             rows: Any = np.repeat(self._starts[some] - starts, self._lengths[some]) + np.arange(ends[last - 1] - before)
-            if len(rows) == rows[-1] - rows[0] + 1:
+            if (np.diff(some) == 1).all():
                 rows = slice(rows[0], rows[-1] + 1)  # side by side: nothing to gather
             near = self._tokens[rows] @ asked
             of_query = _nearness(np.maximum.reduceat(near, starts, axis=0)).mean(axis=1)
