@@ -16,27 +16,20 @@ import numpy as np
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.scores.matrix import groups
 
-_CELLS_AT_ONCE = 2048
-_NUMBERS_AT_ONCE = 4_000_000
+_NUMBERS_AT_ONCE = 1_000_000
 _LEAST = 1e-9
 """Share of the scores' variance below which no variance falls: it would never rise again."""
 
 
-@dataclass(frozen=True)
-class _Prior:
-    """What is believed of a side's rows before any score: (d + 1,) variances, around expected values."""
-
-    variances: FloatArray
-
-    def posterior(
-        self, expected: FloatArray, moments: FloatArray, told: FloatArray, noise: float
-    ) -> tuple[FloatArray, FloatArray]:
-        """(n, d + 1) means and (n, d + 1, d + 1) covariances of rows whose cells have these sums of the other side's
-        ``moments`` (n, d + 1, d + 1), and that are ``told`` (n, d + 1)."""
-        precisions = 1 / self.variances
-        covariances = np.linalg.inv(moments / noise + np.diag(precisions))
-        means = covariances @ (precisions * expected + told / noise)[..., None]
-        return means[..., 0], covariances
+def _posterior(
+    variances: FloatArray, expected: FloatArray, moments: FloatArray, told: FloatArray, noise: float
+) -> tuple[FloatArray, FloatArray]:
+    """(n, d + 1) means and (n, d + 1, d + 1) covariances of rows that were expected (n, d + 1) with (d + 1,) variances,
+    whose cells have these sums of the other side's ``moments`` (n, d + 1, d + 1), and that are ``told`` (n, d + 1)."""
+    precisions = 1 / variances
+    covariances = np.linalg.inv(moments / noise + np.diag(precisions))
+    means = covariances @ (precisions * expected + told / noise)[..., None]
+    return means[..., 0], covariances
 
 
 def _squares(means: FloatArray, covariances: FloatArray, expected: FloatArray) -> FloatArray:
@@ -112,27 +105,26 @@ def factorize(
     expected = np.column_stack([start, np.zeros(len(start))])
     variance = float(np.var(residuals)) or 1.0
     noise = variance / 4
-    of_queries = _Prior(np.append(np.ones(width - 1), variance / 3))
-    of_items = _Prior(np.full(width, variance / 50))
-    centre = np.zeros(width)
+    of_queries = np.append(np.ones(width - 1), variance / 3)
+    of_items = np.full(width, variance / 50)
+    centre, n_scored = np.zeros(width), len(np.unique(items))
     means = expected.copy()
     asked: _Seen | None = None
     for sweep in range(sweeps + 1):
-        sums, moved, n_moved, spent = _Sums.none(n_queries, width), np.zeros(width), 0, 0.0
+        sums, moved, spent = _Sums.none(n_queries, width), np.zeros(width), 0.0
         for block, rows, cells in _blocks(items, width):
             if asked is None:
                 covariances = np.zeros((len(block), width, width))
             else:
                 own = _Sums.none(len(block), width)
                 own.add(rows, asked, queries[cells], residuals[cells])
-                means[block], covariances = of_items.posterior(expected[block], own.moments, own.told, noise)
+                means[block], covariances = _posterior(of_items, expected[block], own.moments, own.told, noise)
             moved += _squares(means[block], covariances, expected[block])
-            n_moved += len(block)
             seen = _Seen.of(means[block], covariances)
             sums.add(queries[cells], seen, rows, residuals[cells])
             bias, square = seen.bias[rows].T
             spent += float(np.sum(residuals[cells] ** 2 - 2 * residuals[cells] * bias + square))
-        found, uncertain = of_queries.posterior(np.tile(centre, (n_queries, 1)), sums.moments, sums.told, noise)
+        found, uncertain = _posterior(of_queries, centre, sums.moments, sums.told, noise)
         if sweep == sweeps:
             break
         second = found[:, :, None] * found[:, None] + uncertain
@@ -140,9 +132,9 @@ def factorize(
         noise = max(left / len(residuals), _LEAST * variance)
         centre = found.mean(axis=0)
         squares = _squares(found, uncertain, centre) / n_queries
-        of_queries = _Prior(_shared(squares, np.append(np.full(width - 1, _LEAST), _LEAST * variance)))
+        of_queries = _shared(squares, np.append(np.full(width - 1, _LEAST), _LEAST * variance))
         if asked is not None:
-            of_items = _Prior(_shared(moved / n_moved, np.full(width, _LEAST * variance)))
+            of_items = _shared(moved / n_scored, np.full(width, _LEAST * variance))
         asked = _Seen.of(found, uncertain)
     return found, means
 
@@ -155,18 +147,9 @@ def _shared(variances: FloatArray, least: FloatArray) -> FloatArray:
 
 def _blocks(items: IntArray, width: int) -> Iterator[tuple[IntArray, IntArray, IntArray]]:
     """Some items that have cells, the row among these of each of their cells, and the cells."""
-    block: list[tuple[int, IntArray]] = []
-    n_cells = 0
-    for item, cells in groups(items):
-        block.append((item, cells))
-        n_cells += len(cells)
-        if n_cells >= _CELLS_AT_ONCE or len(block) * width**2 >= _NUMBERS_AT_ONCE:
-            yield _block(block)
-            block, n_cells = [], 0
-    if block:
-        yield _block(block)
-
-
-def _block(some: list[tuple[int, IntArray]]) -> tuple[IntArray, IntArray, IntArray]:
-    rows = np.repeat(np.arange(len(some)), [len(cells) for _, cells in some])
-    return np.array([item for item, _ in some]), rows, np.concatenate([cells for _, cells in some])
+    scored = list(groups(items))
+    at_once = max(1, _NUMBERS_AT_ONCE // width**2)
+    for first in range(0, len(scored), at_once):
+        some = scored[first : first + at_once]
+        rows = np.repeat(np.arange(len(some)), [len(cells) for _, cells in some])
+        yield np.array([item for item, _ in some]), rows, np.concatenate([cells for _, cells in some])
