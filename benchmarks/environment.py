@@ -17,7 +17,8 @@ def environment() -> dict[str, object]:
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor(),
     )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    commit = os.environ.get("CROSSKNN_COMMIT") or git.stdout.strip()  # where the code is no clone
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),

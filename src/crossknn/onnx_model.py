@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, MissingExtraError
 from crossknn.fingerprints import digest_file
+from crossknn.token_inputs import TokenInputs, batches, plain
 
 _Json = TypeVar("_Json", dict[str, Any], list[Any])
 
@@ -75,11 +76,9 @@ class OnnxModel:
         if not tokenizer_path.exists():
             raise InputError(f"{tokenizer_path} is not there: a model folder needs its tokenizer beside the model")
         try:
-            self.tokenizer = Tokenizer.from_file(str(tokenizer_path))
+            self.tokenizer = plain(Tokenizer.from_file(str(tokenizer_path)))
         except Exception as error:  # tokenizers raises nothing narrower
             raise InputError(f"{tokenizer_path} is no tokenizer: {error}") from error
-        self.tokenizer.no_padding()
-        self.tokenizer.no_truncation()
         self.max_length = options.max_length or _configured_length(Path(folder))
         self._threads = (options.threads or os.cpu_count() or 1) if options.device == "cpu" else 1
         self._batch_size = options.batch_size or (16 if options.device == "cpu" else 128)
@@ -113,17 +112,8 @@ class OnnxModel:
         """Runtime, its version and device, as a fingerprint names them."""
         return f"onnxruntime-{ort.__version__}/{self._session.get_providers()[0]}"
 
-    def tokenize(self, texts: Sequence[str]) -> list[IntArray]:
-        """Token ids of each text, without special tokens and not truncated."""
-        encodings = self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
-
-    def run(self, tokens: Sequence[IntArray], types: Sequence[IntArray]) -> FloatArray:
+    def run(self, inputs: TokenInputs) -> FloatArray:
         """What the model gives for each input, in the given order: its output ``sentence_embedding``, or the first.
-
-        Args:
-            tokens: token ids of each input, special tokens included.
-            types: token type ids, alike.
 
         Returns:
             (n_inputs, width) float32; a model whose output has one axis gives width 1.
@@ -132,7 +122,7 @@ class OnnxModel:
             InputError: the output has a vector for each token.
         """
         outputs: FloatArray | None = None
-        for rows, output in self._run_batches(tokens, types, self._output):
+        for rows, output in self._run_batches(inputs, self._output):
             if output.ndim > 2:
                 raise InputError(
                     f"the model's output {self._output!r} has shape {output.shape}, one vector a token; one row for an "
@@ -140,11 +130,11 @@ class OnnxModel:
                 )
             given = np.asarray(output, dtype=np.float32).reshape(len(rows), -1)
             if outputs is None:
-                outputs = np.empty((len(tokens), given.shape[1]), dtype=np.float32)
+                outputs = np.empty((len(inputs.lengths), given.shape[1]), dtype=np.float32)
             outputs[rows] = given
         return np.empty((0, 1), dtype=np.float32) if outputs is None else outputs
 
-    def run_tokens(self, tokens: Sequence[IntArray], types: Sequence[IntArray]) -> list[FloatArray]:
+    def run_tokens(self, inputs: TokenInputs) -> list[FloatArray]:
         """As :meth:`run`, but of the output :attr:`token_output`: for each input (n_tokens, d) float32.
 
         Raises:
@@ -155,84 +145,25 @@ class OnnxModel:
                 "this ONNX model gives one vector for a text, and none for its tokens; export it with both outputs, "
                 "'token_embeddings' and 'sentence_embedding'"
             )
-        outputs: list[FloatArray] = [np.empty((0, 0), dtype=np.float32)] * len(tokens)
-        for rows, output in self._run_batches(tokens, types, self.token_output):
+        lengths = inputs.lengths
+        outputs: list[FloatArray] = [np.empty((0, 0), dtype=np.float32)] * len(lengths)
+        for rows, output in self._run_batches(inputs, self.token_output):
             for row, of_input in zip(rows, output, strict=True):
-                outputs[row] = np.array(of_input[: len(tokens[row])], dtype=np.float32)
+                outputs[row] = np.array(of_input[: lengths[row]], dtype=np.float32)
         return outputs
 
-    def _run_batches(
-        self, tokens: Sequence[IntArray], types: Sequence[IntArray], output: str
-    ) -> Iterator[tuple[IntArray, np.ndarray[Any, Any]]]:
+    def _run_batches(self, inputs: TokenInputs, output: str) -> Iterator[tuple[IntArray, np.ndarray[Any, Any]]]:
         """Positions of a batch's inputs, and what the model gives for them."""
-        lengths = np.array([len(t) for t in tokens], dtype=np.int64)
-        share = -(-len(tokens) // self._threads) if len(tokens) else 1
-        batches = list(length_sorted_batches(lengths, min(self._batch_size, share)))
-        given = self._pool.map(lambda rows: self._run_batch(rows, tokens, types, output), batches)
-        return zip(batches, given, strict=True)
+        lengths = inputs.lengths
+        share = max(1, -(-len(lengths) // self._threads))
+        some = batches(lengths, most=min(self._batch_size, share))
+        given = self._pool.map(lambda rows: self._run_batch(inputs.padded(rows), output), some)
+        return zip(some, given, strict=True)
 
-    def _run_batch(
-        self, rows: IntArray, tokens: Sequence[IntArray], types: Sequence[IntArray], output: str
-    ) -> np.ndarray[Any, Any]:
-        """(len(rows), ...)."""
-        ids = np.zeros((len(rows), max(len(tokens[row]) for row in rows)), dtype=np.int64)
-        mask, type_ids = np.zeros_like(ids), np.zeros_like(ids)
-        for n, row in enumerate(rows):
-            length = len(tokens[row])
-            ids[n, :length] = tokens[row]
-            type_ids[n, :length] = types[row]
-            mask[n, :length] = 1
-        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": type_ids}
-        given = self._session.run([output], {k: v for k, v in feed.items() if k in self._inputs})[0]
+    def _run_batch(self, padded: dict[str, IntArray], output: str) -> np.ndarray[Any, Any]:
+        """(n_inputs, ...)."""
+        given = self._session.run([output], {k: v for k, v in padded.items() if k in self._inputs})[0]
         return np.asarray(given)
-
-
-def length_sorted_batches(lengths: IntArray, batch_size: int) -> Iterator[IntArray]:
-    """Positions in batches of like length, longest first (so memory peaks, or fails, at the start)."""
-    order = np.argsort(-lengths, kind="stable")
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-@dataclass(frozen=True)
-class InputTemplate:
-    """Where a tokenizer puts special tokens around one text (``a``) or two (``a``, ``b``); holds for any BERT-like one.
-
-    ``pieces`` holds ids for special tokens, and the letters where texts go; ``types`` the token type of each piece.
-    """
-
-    pieces: tuple[int | str, ...]
-    types: tuple[int, ...]
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer, *, pair: bool) -> InputTemplate:
-        """Read off what the tokenizer does with a one-letter text, or two."""
-        encoding = tokenizer.encode("a", "a") if pair else tokenizer.encode("a")
-        pieces: list[int | str] = []
-        types: list[int] = []
-        for token, kind, sequence, special in zip(
-            encoding.ids, encoding.type_ids, encoding.sequence_ids, encoding.special_tokens_mask, strict=True
-        ):
-            piece: int | str = token if special or sequence is None else "ab"[sequence]
-            if isinstance(piece, int) or piece not in pieces:
-                pieces.append(piece)
-                types.append(kind)
-        if "a" not in pieces or (pair and "b" not in pieces):
-            raise InputError(f"the tokenizer does not {'join two texts' if pair else 'keep a one-letter text'}")
-        return cls(tuple(pieces), tuple(types))
-
-    @property
-    def n_special(self) -> int:
-        """Special tokens in every input."""
-        return sum(isinstance(piece, int) for piece in self.pieces)
-
-    def fill(self, a: IntArray, b: IntArray | None = None) -> tuple[IntArray, IntArray]:
-        """Token ids and token type ids of one input."""
-        texts = {"a": a, "b": b}
-        parts = [np.array([p]) if isinstance(p, int) else texts[p] for p in self.pieces]
-        filled = [p for p in parts if p is not None]
-        types = [np.full(len(p), kind) for p, kind in zip(filled, self.types, strict=True)]
-        return np.concatenate(filled), np.concatenate(types)
 
 
 def _find_model(folder: Path, file: str) -> Path:

@@ -655,6 +655,19 @@ def test_a_service_is_closed_to_the_world_unless_told(folder: Path, monkeypatch:
 
 
 @pytest.mark.torch
+def test_a_precision_is_part_of_a_scorers_name(folder: Path, tiny_torch: Any) -> None:
+    pytest.importorskip("sentence_transformers")
+    named = f"st:{tiny_torch.cross_encoder(folder / 'ce').name}#bfloat16"
+    run("build", "items.jsonl", "--scorer", named, "--first-stage", "bm25", "--out", "x.crossknn")
+    config = storage.read_manifest(Path("x.crossknn"))["config"]
+    assert config["notes"]["scorer"] == f"st:{folder.resolve()}/{named.removeprefix('st:')}"
+    assert "bfloat16" in str(config)
+    assert "red" in run("search", "x.crossknn", "red thing", "--budget", "20").output
+    with pytest.raises(InputError, match=r"in abacus8: "):
+        open_scorer(named.replace("bfloat16", "abacus8"))
+
+
+@pytest.mark.torch
 def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     library = pytest.importorskip("sentence_transformers")
     encoder = tiny_torch.encoder(folder)

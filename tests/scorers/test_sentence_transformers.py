@@ -89,3 +89,73 @@ def test_half_precision_is_near_and_known_apart(tiny_torch: Any, tmp_path: Path,
     pairs = np.zeros(2, dtype=np.int64), np.arange(2)
     scores = [s.prepare(["bird cat", "water"]).score(["dog"], *pairs) for s in (whole, half)]
     np.testing.assert_allclose(scores[1], scores[0], rtol=tolerance, atol=tolerance)
+
+
+def _ragged() -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """Texts of all lengths, some longer than 16 tokens, and pairs in no order, some of them twice."""
+    rng = np.random.default_rng(0)
+    words = np.array(["bird", "cat", "water", "dog", "zebra"])
+    texts = [" ".join(rng.choice(words, size=n)) for n in (1, 30, 2, 5, 12, 3, 20, 0, 8)]
+    return texts[:4], texts[4:], rng.integers(4, size=30), rng.integers(5, size=30)
+
+
+def _predicted(model: Any, pairs: Any) -> np.ndarray:
+    torch = pytest.importorskip("torch")
+    queries, items, q, i = pairs
+    texts = [[queries[a], items[b]] for a, b in zip(q, i, strict=True)]
+    return np.asarray(model.predict(texts, activation_fn=torch.nn.Identity(), show_progress_bar=False))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("batch_size", [None, 1, 7])
+@pytest.mark.filterwarnings("ignore::crossknn.errors.CrossKNNWarning")
+def test_texts_tokenised_once_score_as_predict_does(tiny_torch: Any, tmp_path: Path, batch_size: int | None) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    model = library.CrossEncoder(str(tiny_torch.cross_encoder(tmp_path)), device="cpu", max_length=16)
+    scorer, (queries, items, q, i) = SentenceTransformersScorer(model, batch_size=batch_size), _ragged()
+    assert scorer.tokenises_once
+    scores = scorer.prepare(items).score(queries, q, i)
+    np.testing.assert_allclose(scores, _predicted(model, (queries, items, q, i)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::crossknn.errors.CrossKNNWarning")
+def test_a_model_that_reads_in_its_own_way_is_left_to_predict(
+    tiny_torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    model = library.CrossEncoder(str(tiny_torch.cross_encoder(tmp_path)), device="cpu", max_length=16)
+    pairs, plainly = _ragged(), model.predict
+    monkeypatch.setattr(model, "predict", lambda texts, **k: plainly([["dog " + a, b] for a, b in texts], **k))
+    scorer = SentenceTransformersScorer(model)
+    assert not scorer.tokenises_once
+    scores = scorer.prepare(pairs[1]).score(pairs[0], *pairs[2:])
+    np.testing.assert_allclose(scores, _predicted(model, pairs), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore::crossknn.errors.CrossKNNWarning")
+def test_where_memory_runs_out_less_is_scored_at_once(
+    tiny_torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, torch = pytest.importorskip("sentence_transformers"), pytest.importorskip("torch")
+    model = library.CrossEncoder(str(tiny_torch.cross_encoder(tmp_path)), device="cpu", max_length=16)
+    queries, items, q, i = _ragged()
+    bound, expected = SentenceTransformersScorer(model).prepare(items), _predicted(model, (queries, items, q, i))
+    forward, sizes, most = model.model.forward, [], 100
+
+    def small(input_ids: Any, **others: Any) -> Any:
+        sizes.append(input_ids.numel())
+        if sizes[-1] > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return forward(input_ids=input_ids, **others)
+
+    monkeypatch.setattr(model.model, "forward", small)
+    np.testing.assert_allclose(bound.score(queries, q, i), expected, rtol=1e-4, atol=1e-4)
+    assert max(sizes) > most
+    sizes.clear()
+    bound.score(queries, q, i)
+    assert max(sizes) <= most  # and it has learned how much is enough
+    most = 0
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        bound.score(queries, q[:1], i[:1])

@@ -18,10 +18,16 @@ from hypothesis import strategies as st
 from crossknn import FunctionScorer, PerQuery
 from crossknn.errors import InputError, ScorerError
 from crossknn.scorers import Fingerprint
-from crossknn.scores import Pairs, collect_scores
+from crossknn.scores import Pairs, collect_scores, ledger
 from crossknn.scores.ledger import finished_calls
 
 SHARD = 10
+
+
+@pytest.fixture(autouse=True)
+def _of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards do not grow, however quick a test's scorer is."""
+    monkeypatch.setattr(ledger, "_SECONDS", 0)
 
 
 @pytest.fixture
@@ -56,6 +62,43 @@ def test_every_pair_is_scored_once_and_a_second_run_scores_none(world: Any, pair
     np.testing.assert_array_equal(again, scores)
     assert not world.calls
     assert told[-1] == (48, 48)
+
+
+def test_a_quick_scorer_is_given_more_at_once_and_a_slow_one_less(
+    world: Any, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, took = [0.0], iter([0.4, 0.6, 2.5, 0.1, 0.6, 0.6])
+    monkeypatch.setattr(ledger, "_SECONDS", 1)
+    monkeypatch.setattr(ledger.time, "perf_counter", lambda: now[0])
+    sizes: list[int] = []
+
+    def score(batch: Any) -> list[float]:
+        sizes.append(len(batch))
+        now[0] += next(took)
+        return list(world._score(batch))
+
+    scorer = FunctionScorer(score, name=world.name, batch_size=1000)
+    scores = _collect(world, pairs, tmp_path, scorer=scorer, shard_size=5)
+    np.testing.assert_array_equal(scores, _expected(world, pairs))
+    assert sizes == [5, 10, 10, 5, 10, 8]
+
+
+@pytest.mark.parametrize("damaged", [0, 5, 15])
+def test_a_large_shard_that_is_damaged_is_scored_again(
+    world: Any, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
+) -> None:
+    monkeypatch.setattr(ledger, "_SECONDS", 1000)
+    sizes = {0: 5, 5: 10, 15: 20, 35: 13}
+    scores = _collect(world, pairs, tmp_path, shard_size=5)
+    assert sorted(path.name for path in tmp_path.glob("shard-*")) == [f"shard-{start:010d}.bin" for start in sizes]
+    (tmp_path / f"shard-{damaged:010d}.bin").write_bytes(b"")
+    kept = len(pairs) - sizes[damaged]
+    assert finished_calls(tmp_path, world.queries, world.items, world.scorer, len(pairs), 5) == kept
+    world.calls.clear()
+    monkeypatch.setattr(ledger, "_SECONDS", 0)
+    np.testing.assert_array_equal(_collect(world, pairs, tmp_path, shard_size=5), scores)
+    assert sorted(world.calls) == sorted(_texts(world, pairs, damaged, damaged + sizes[damaged]))
+    assert finished_calls(tmp_path, world.queries, world.items, world.scorer, len(pairs), 5) == len(pairs)
 
 
 def _falls_off(scores: list[float]) -> list[float]:
@@ -190,9 +233,9 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from crossknn import FunctionScorer
-from crossknn.scores import Pairs, collect_scores
-from crossknn.scores.ledger import finished_calls
+from crossknn.scores import Pairs, collect_scores, ledger
 
+ledger._SECONDS = 0
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 
 def slow(batch):

@@ -32,9 +32,9 @@ from crossknn.scorers import CachedScorer, Fingerprint, OnnxScorer, Scorer, Sent
 from crossknn.scorers.base import checked_scores
 
 SCORER_HELP = (
-    "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers, a rerank service ('tei:URL', "
-    "'vllm:URL#MODEL', 'cohere:MODEL', 'jina:MODEL'; its key in CROSSKNN_API_KEY), 'python:MODULE:NAME' for a scorer "
-    "object of yours, or 'demo'."
+    "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers (on a GPU in half precision: "
+    "'st:NAME#float16'), a rerank service ('tei:URL', 'vllm:URL#MODEL', 'cohere:MODEL', 'jina:MODEL'; its key in "
+    "CROSSKNN_API_KEY), 'python:MODULE:NAME' for a scorer object of yours, or 'demo'."
 )
 FIRST_STAGE_HELP = (
     "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'; with "
@@ -71,7 +71,8 @@ def _open_scorer(spec: str, device: str, *, named: bool) -> Scorer:
     if spec == "demo":
         return OnnxScorer(demo_folder("cross_encoder"), OnnxOptions(device=device))
     if kind == "st" and name:
-        return SentenceTransformersScorer(name, device=device)
+        model, _, dtype = name.partition("#")
+        return SentenceTransformersScorer(model, device=device, dtype=dtype or "float32")
     if kind == "python" and name:
         if not named:
             raise IndexFileError(
@@ -84,8 +85,8 @@ def _open_scorer(spec: str, device: str, *, named: bool) -> Scorer:
     if Path(spec).is_dir():
         return OnnxScorer(spec, OnnxOptions(device=device))
     raise InputError(
-        f"no scorer {spec!r}: there is no such folder, and it is not st:NAME, tei:URL, vllm:URL#MODEL, cohere:MODEL, "
-        "jina:MODEL, python:MODULE:NAME or demo"
+        f"no scorer {spec!r}: there is no such folder, and it is not st:NAME[#DTYPE], tei:URL, vllm:URL#MODEL, "
+        "cohere:MODEL, jina:MODEL, python:MODULE:NAME or demo"
     )
 
 
@@ -155,8 +156,11 @@ def absolute(spec: str) -> str:
     if kind == "late":
         tokens, vectors = _late_parts(spec)
         return f"late:{absolute(tokens)}" + ("" if vectors == tokens else f"+{absolute(vectors)}")
-    if kind in ("hybrid", "st"):
-        return f"{kind}:{absolute(name)}"
+    if kind == "st":
+        model, mark, dtype = name.partition("#")
+        return f"st:{absolute(model)}{mark}{dtype}"
+    if kind == "hybrid":
+        return f"hybrid:{absolute(name)}"
     return str(Path(spec).resolve()) if spec != "demo" and Path(spec).is_dir() else spec
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from crossknn.arrays import FloatArray, IntArray
+from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
-from crossknn.onnx_model import InputTemplate, OnnxModel, OnnxOptions, read_json
+from crossknn.onnx_model import OnnxModel, OnnxOptions, read_json
+from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens
 
 _AT_ONCE = 512
 """Texts whose token vectors stand in memory until they are pooled."""
@@ -45,7 +46,7 @@ class OnnxEncoder:
     def embed(self, texts: Sequence[str]) -> FloatArray:
         """See :class:`~crossknn.first_stage.dense.Encoder`; longer texts are cut."""
         if self._pooling is None:
-            return self._model.run(*self._inputs(texts))
+            return self._model.run(self._inputs(texts))
         vectors = [
             self._pooling.pooled(tokens)
             for first in range(0, len(texts), _AT_ONCE)
@@ -59,14 +60,11 @@ class OnnxEncoder:
         Raises:
             InputError: the model has no output with a vector for each token.
         """
-        return self._model.run_tokens(*self._inputs(texts))
+        return self._model.run_tokens(self._inputs(texts))
 
-    def _inputs(self, texts: Sequence[str]) -> tuple[list[IntArray], list[IntArray]]:
-        """Token ids and token type ids of each text."""
-        room = self._model.max_length - self._template.n_special
-        prompted = [f"{self._prompt}{text}" for text in texts]
-        inputs = [self._template.fill(tokens[:room]) for tokens in self._model.tokenize(prompted)]
-        return [tokens for tokens, _ in inputs], [types for _, types in inputs]
+    def _inputs(self, texts: Sequence[str]) -> TokenInputs:
+        tokens = Tokens.of(self._model.tokenizer, [f"{self._prompt}{text}" for text in texts])
+        return TokenInputs(self._template, tokens.cut(self._model.max_length - self._template.n_special))
 
 
 def _default_prompt(folder: Path) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
-from crossknn.onnx_model import InputTemplate, OnnxModel, OnnxOptions
+from crossknn.onnx_model import OnnxModel, OnnxOptions
 from crossknn.scorers.base import Fingerprint, warn_of_truncation
+from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, cut_longest_first
 
 
 class OnnxScorer:
@@ -51,24 +52,17 @@ class BoundOnnxScorer:
 
     def __init__(self, model: OnnxModel, template: InputTemplate, items: Sequence[str]) -> None:
         self._model, self._template = model, template
-        self._items = model.tokenize(items)
+        self._items = Tokens.of(model.tokenizer, items)
         self.truncated = 0
 
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
         """Raw logits; see :class:`~crossknn.scorers.base.BoundScorer`."""
-        query_tokens = self._model.tokenize(queries)
-        room = self._model.max_length - self._template.n_special
-        inputs, cut = [], 0
-        for q, i in zip(query_indices, item_indices, strict=True):
-            query, item = query_tokens[q], self._items[i]
-            if len(query) + len(item) > room:
-                query, item = truncate_longest_first(query, item, room)
-                cut += 1
-            inputs.append(self._template.fill(query, item))
+        a, b = Tokens.of(self._model.tokenizer, queries).take(query_indices), self._items.take(item_indices)
+        a, b, cut = cut_longest_first(a, b, self._model.max_length - self._template.n_special)
         if cut and not self.truncated:
-            warn_of_truncation(cut, len(inputs), self._model.max_length)
+            warn_of_truncation(cut, len(item_indices), self._model.max_length)
         self.truncated += cut
-        logits = self._model.run([tokens for tokens, _ in inputs], [types for _, types in inputs])
+        logits = self._model.run(TokenInputs(self._template, a, b))
         _check_width(logits.shape[1])
         return logits[:, 0].astype(np.float64)
 
@@ -76,11 +70,3 @@ class BoundOnnxScorer:
 def _check_width(width: int | None) -> None:
     if width not in (None, 1):
         raise InputError(f"the model gives {width} numbers a pair; a cross-encoder with one logit is needed")
-
-
-def truncate_longest_first(a: IntArray, b: IntArray, room: int) -> tuple[IntArray, IntArray]:
-    """Cut the longer of two texts until both fit, then both alike: ``truncation="longest_first"`` of tokenizers."""
-    if len(a) + len(b) <= room:
-        return a, b
-    short = min(len(a), len(b), room // 2)
-    return (a[:short], b[: room - short]) if len(a) <= len(b) else (a[: room - short], b[:short])

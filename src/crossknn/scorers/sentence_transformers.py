@@ -7,18 +7,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_texts, digest_weights
 from crossknn.scorers.base import Fingerprint, warn_of_truncation
+from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, batches, cut_longest_first, plain
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
+_TOKENS_ON_CPU, _TOKENS_ELSEWHERE = 2_048, 65_536
+"""In a batch, where no batch size is given."""
+
+_UNLIMITED = 1_000_000
+"""Tokens, where a model has no longest pair."""
+
+_LONG = 4_096
+"""Times that three words are in a text which is to be cut."""
+
+_PROBES = (("a", "b"), ("what is a heart attack?", "Acute myocardial infarction"), ("naïve", "Ünïcode, 東京"))
+_AGREE = {"torch.float32": 1e-3, "torch.float16": 3e-2}
+"""How far scores may lie from one another, of 1 or of themselves where they are larger, and be of the same inputs."""
+_AGREE_COARSELY = 2e-1
+
 
 class SentenceTransformersScorer:
     """A ``sentence_transformers.CrossEncoder`` with one label, asked for its raw logits.
+
+    Its ``predict`` tokenises a text again with each pair, which takes a GPU's time many times over. Where a model
+    reads two texts as BERT does, texts are tokenised once here, and put together for its forward pass; whether that
+    is what ``predict`` would do is made sure of when it is opened, and where it is not (prompts, chat templates,
+    padding on the left), ``predict`` scores.
 
     Args:
         model: a loaded ``CrossEncoder``, or the name or folder of one.
@@ -26,7 +47,10 @@ class SentenceTransformersScorer:
         dtype: "float32", "float16" or "bfloat16". bfloat16 has an 8-bit mantissa: the best items may tie.
             Only for a name or folder.
         max_length: tokens of a pair; None keeps the model's own. Only for a name or folder.
-        batch_size: pairs per forward pass.
+        batch_size: pairs per forward pass; None takes as many as have 65,536 tokens together, 2,048 on a CPU.
+
+    Attributes:
+        tokenises_once: whether texts are tokenised here; else ``predict`` does it for each pair.
 
     Raises:
         MissingExtraError: sentence-transformers is not installed.
@@ -40,66 +64,133 @@ class SentenceTransformersScorer:
         device: str | None = None,
         dtype: str = "float32",
         max_length: int | None = None,
-        batch_size: int = 64,
+        batch_size: int | None = None,
     ) -> None:
         library = import_extra("sentence_transformers", "torch")
         torch = import_extra("torch", "torch")
-        self._identity = torch.nn.Identity()
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {batch_size}")
         if isinstance(model, str | Path):
             with loading(f"the cross-encoder {model} on device {device or 'auto'!r} in {dtype}"):
                 model = library.CrossEncoder(
                     str(model), device=device, max_length=max_length, model_kwargs={"dtype": dtype}
                 )
-        self._model: Any = model
-        self._batch_size = batch_size
-        if self._model.num_labels != 1:
-            raise InputError(f"the cross-encoder has {self._model.num_labels} labels; one logit is needed")
-        weights = next(self._model.model.parameters())
-        new = hasattr(self._model, "max_seq_length")
-        self._max_length = length = self._model.max_seq_length if new else self._model.max_length
-        tokenizer = digest_texts([self._model.tokenizer.backend_tokenizer.to_str()])
+        opened: Any = model
+        if opened.num_labels != 1:
+            raise InputError(f"the cross-encoder has {opened.num_labels} labels; one logit is needed")
+        self._model = _Model(torch, opened, batch_size)
+        weights = next(opened.model.parameters())
+        tokenizer = digest_texts([opened.tokenizer.backend_tokenizer.to_str()])
         self.fingerprint = Fingerprint(
-            model=f"sentence-transformers:{digest_weights(self._model.model)[:16]}:{tokenizer[:8]}:{weights.dtype}"
-            f":max_length={length}",
+            model=f"sentence-transformers:{digest_weights(opened.model)[:16]}:{tokenizer[:8]}:{weights.dtype}"
+            f":max_length={self._model.said_length}",
             kernel=f"torch-{torch.__version__}/{weights.device.type}",
         )
+        self.tokenises_once = self._model.template is not None
 
     def prepare(self, items: Sequence[str]) -> _BoundSentenceTransformers:
-        """Bind to items; sentence-transformers tokenises them pair by pair. Costs no CE call."""
-        return _BoundSentenceTransformers(self._model, self._identity, self._batch_size, self._max_length, items)
+        """Bind to items, which are tokenised once. Costs no CE call."""
+        return _BoundSentenceTransformers(self._model, items)
+
+
+class _Model:
+    """A cross-encoder, and what is known of how it reads."""
+
+    def __init__(self, torch: Any, opened: Any, batch_size: int | None) -> None:
+        self._torch, self._opened, self._batch_size = torch, opened, batch_size
+        weights = next(opened.model.parameters())
+        self._device, self._dtype = weights.device, str(weights.dtype)
+        self._at_once = _TOKENS_ON_CPU if self._device.type == "cpu" else _TOKENS_ELSEWHERE
+        self._tokenizer = plain(Tokenizer.from_str(opened.tokenizer.backend_tokenizer.to_str()))
+        self._identity = torch.nn.Identity()
+        length = opened.max_seq_length if hasattr(opened, "max_seq_length") else opened.max_length
+        self.said_length: int | None = length
+        self.max_length = int(length or _UNLIMITED)
+        self.room = self.max_length - opened.tokenizer.num_special_tokens_to_add(pair=True)
+        self.template = self._understood()
+        """How two texts are put together for :meth:`logits`; None where only :meth:`predict` knows."""
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        return Tokens.of(self._tokenizer, texts)
+
+    def _understood(self) -> InputTemplate | None:
+        """The template with which :meth:`logits` gives what :meth:`predict` does, of a few texts; None if none does."""
+        a, b = (self.tokens(list(side)) for side in zip(*_PROBES, strict=True))
+        try:
+            template = InputTemplate.of(self._tokenizer, pair=True)
+            own = self.logits(TokenInputs(template, a, b))
+        except (InputError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+            return None
+        theirs = self.predict(_PROBES)
+        near = _AGREE.get(self._dtype, _AGREE_COARSELY) * np.maximum(1, np.abs(theirs))
+        return template if (np.abs(own - theirs) <= near).all() and self._is_cut_alike(template) else None
+
+    def _is_cut_alike(self, template: InputTemplate) -> bool:
+        """Whether what is too long is cut as the model's own tokenizer cuts it."""
+        long = "one two three " * min(self.max_length, _LONG)
+        pairs = [[long, long], [long, "four"], ["four", long]]
+        a, b = (self.tokens(list(side)) for side in zip(*pairs, strict=True))
+        a, b, _ = cut_longest_first(a, b, self.room)
+        padded = TokenInputs(template, a, b).padded(np.arange(len(pairs)))
+        own = [ids[seen == 1].tolist() for ids, seen in zip(padded["input_ids"], padded["attention_mask"], strict=True)]
+        given: list[list[int]] = self._opened.tokenizer(pairs, truncation=True, max_length=self.max_length)["input_ids"]
+        return own == given
+
+    def logits(self, inputs: TokenInputs) -> FloatArray:
+        """(n_inputs,) of one forward pass each; of less at once than was meant to be where memory runs out."""
+        names, lengths = self._opened.tokenizer.model_input_names, inputs.lengths
+        waiting = self._batches(lengths)[::-1]
+        logits, found = np.empty(len(lengths)), []
+        self._opened.eval()
+        with self._torch.inference_mode():
+            while waiting:
+                rows = waiting.pop()
+                padded = {name: values for name, values in inputs.padded(rows).items() if name in names}
+                try:
+                    given = {name: self._torch.from_numpy(v).to(self._device) for name, v in padded.items()}
+                    found.append((rows, self._opened.model(**given).logits[:, 0].float()))
+                except self._torch.cuda.OutOfMemoryError:
+                    if len(rows) == 1:
+                        raise
+                    self._at_once = max(1, padded["input_ids"].size // 2)
+                    waiting += np.array_split(rows, 2)[::-1]
+        for rows, values in found:  # only now does anyone wait for the device
+            logits[rows] = values.cpu().numpy()
+        return logits
+
+    def _batches(self, lengths: IntArray) -> list[IntArray]:
+        if self._batch_size is not None:
+            return batches(lengths, most=self._batch_size)
+        return batches(lengths, most_tokens=self._at_once)
+
+    def predict(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
+        """(n,) as sentence-transformers computes them."""
+        size = self._batch_size or max(1, self._at_once // 64)
+        scores = self._opened.predict(
+            [list(pair) for pair in pairs], batch_size=size, activation_fn=self._identity, show_progress_bar=False
+        )
+        return np.asarray(scores, dtype=np.float64)
 
 
 class _BoundSentenceTransformers:
     """The scorer with its items; ``truncated`` counts the pairs cut to the maximum length so far."""
 
-    def __init__(
-        self, model: Any, identity: Any, batch_size: int, max_length: int | None, items: Sequence[str]
-    ) -> None:
-        self._model, self._identity, self._batch_size, self._items = model, identity, batch_size, items
-        self._max_length = max_length
-        self._item_lengths = self._lengths(items)
+    def __init__(self, model: _Model, items: Sequence[str]) -> None:
+        self._model, self._items = model, items
+        self._tokens = model.tokens(items)
         self.truncated = 0
 
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        """Raw logits; see :class:`~crossknn.scorers.base.BoundScorer`."""
         if not len(item_indices):
             return np.empty(0)
-        pairs = [[queries[q], self._items[i]] for q, i in zip(query_indices, item_indices, strict=True)]
-        self._count_truncated(self._lengths(queries)[query_indices] + self._item_lengths[item_indices])
-        scores: FloatArray = self._model.predict(
-            pairs, batch_size=self._batch_size, activation_fn=self._identity, show_progress_bar=False
-        )
-        return np.asarray(scores, dtype=np.float64)
-
-    def _lengths(self, texts: Sequence[str]) -> IntArray:
-        """(len(texts),) tokens of each, without special ones."""
-        tokens = self._model.tokenizer(list(texts), add_special_tokens=False, truncation=False, verbose=False)
-        return np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
-
-    def _count_truncated(self, lengths: IntArray) -> None:
-        if self._max_length is None:
-            return
-        room = self._max_length - self._model.tokenizer.num_special_tokens_to_add(pair=True)
-        cut = int(np.sum(lengths > room))
+        a, b = self._model.tokens(queries).take(query_indices), self._tokens.take(item_indices)
+        a, b, cut = cut_longest_first(a, b, self._model.room)
         if cut and not self.truncated:
-            warn_of_truncation(cut, len(lengths), self._max_length)
+            warn_of_truncation(cut, len(item_indices), self._model.max_length)
         self.truncated += cut
+        if self._model.template is not None:
+            return self._model.logits(TokenInputs(self._model.template, a, b))
+        return self._model.predict(
+            [(queries[q], self._items[i]) for q, i in zip(query_indices, item_indices, strict=True)]
+        )

@@ -1,9 +1,14 @@
-"""A ledger of scores on disk: many pairs scored in shards, so that no crash loses a finished one."""
+"""A ledger of scores on disk: many pairs scored in shards, so that no crash loses a finished one.
+
+A shard takes about a second: a quick scorer (a GPU's) is given more pairs at once than the fewest, so that neither it
+nor the disk spends its time on beginnings.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +23,9 @@ from crossknn.scores.plan import Pairs
 
 _FORMAT = 2
 _MANIFEST = "ledger.json"
+
+_SECONDS = 1.0
+"""That a shard should take; one that takes less than half of it is followed by one of twice as many pairs."""
 
 ProgressCallback = Callable[[int, int], None]
 """Called with the CE calls done and the CE calls in all, finished earlier ones included."""
@@ -36,7 +44,7 @@ def collect_scores(
     """Score pairs into a folder, shard by shard; a second call with the same pairs scores only what is missing.
 
     A shard is written aside and renamed, so whatever stands in the folder is whole. Run again after a crash, it repeats
-    at most one shard.
+    at most one shard: ``shard_size`` pairs, or what a quick scorer does in about a second.
 
     Args:
         pairs: what to score.
@@ -44,7 +52,7 @@ def collect_scores(
         items: item texts.
         scorer: scores them; its fingerprint is part of the folder.
         folder: made if it is not there. One folder holds one run.
-        shard_size: pairs per file.
+        shard_size: fewest pairs per file.
         progress: told after every shard.
 
     Returns:
@@ -60,27 +68,38 @@ def collect_scores(
     contents = _contents(queries, items, scorer, len(pairs), shard_size)
     run = _open_ledger(folder, contents | {"pairs": digest_arrays(pairs.query_indices, pairs.item_indices)})
     scores = np.full(len(pairs), np.nan)
-    missing = []
     for start, stored in _shards(folder, run, len(pairs), shard_size):
-        if stored is None:
-            missing.append(start)
-        else:
-            scores[start : start + shard_size] = stored
-    done = len(pairs) - sum(min(shard_size, len(pairs) - start) for start in missing)
+        scores[start : start + len(stored)] = stored
+    done = int(np.sum(~np.isnan(scores)))
     if progress:
         progress(done, len(pairs))
-    bound = prepared(scorer, items) if missing else None
-    for start in missing:
-        assert bound is not None
-        shard = slice(start, start + shard_size)
-        used, local = np.unique(pairs.query_indices[shard], return_inverse=True)
-        values = checked_scores(bound, [queries[q] for q in used], local, pairs.item_indices[shard])
-        _write_shard(_shard_path(folder, start), run, values)
-        scores[shard] = values
-        done += len(values)
-        if progress:
-            progress(done, len(pairs))
+    if done < len(pairs):
+        bound, size = prepared(scorer, items), shard_size
+        for start, stop in _gaps(scores):
+            while start < stop:
+                began = time.perf_counter()
+                shard = slice(start, min(start + size, stop))
+                used, local = np.unique(pairs.query_indices[shard], return_inverse=True)
+                values = checked_scores(bound, [queries[q] for q in used], local, pairs.item_indices[shard])
+                _write_shard(_shard_path(folder, start), run, values)
+                size = _next_size(size, time.perf_counter() - began, shard_size)
+                scores[shard] = values
+                start, done = start + len(values), done + len(values)
+                if progress:
+                    progress(done, len(pairs))
     return scores
+
+
+def _gaps(scores: FloatArray) -> list[tuple[int, int]]:
+    """Where scores are missing: from each first one to behind the last."""
+    edges = np.flatnonzero(np.diff(np.isnan(scores), prepend=False, append=False))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _next_size(size: int, seconds: float, fewest: int) -> int:
+    if seconds < _SECONDS / 2:
+        return 2 * size
+    return max(fewest, size // 2) if seconds > 2 * _SECONDS else size
 
 
 def finished_calls(
@@ -97,7 +116,7 @@ def finished_calls(
     if not (folder / _MANIFEST).exists():
         return 0
     run = _check_ledger(folder, _contents(queries, items, scorer, n_pairs, shard_size))
-    return sum(len(stored) for _, stored in _shards(folder, run, n_pairs, shard_size) if stored is not None)
+    return sum(len(stored) for _, stored in _shards(folder, run, n_pairs, shard_size))
 
 
 def _contents(
@@ -154,20 +173,24 @@ def _shard_path(folder: Path, start: int) -> Path:
     return folder / f"shard-{start:010d}.bin"
 
 
-def _shards(folder: Path, run: bytes, n_pairs: int, shard_size: int) -> Iterator[tuple[int, FloatArray | None]]:
-    """Where each shard starts, and its scores."""
-    for start in range(0, n_pairs, shard_size):
-        yield start, _read_shard(_shard_path(folder, start), run, min(shard_size, n_pairs - start))
+def _shards(folder: Path, run: bytes, n_pairs: int, shard_size: int) -> Iterator[tuple[int, FloatArray]]:
+    """Where each whole shard starts, and its scores: of ``shard_size`` pairs, a multiple of them, or the last ones."""
+    start = 0
+    while start < n_pairs:
+        stored = _read_shard(_shard_path(folder, start), run, n_pairs - start)
+        if stored is not None:
+            yield start, stored
+        start += shard_size if stored is None else len(stored)
 
 
-def _read_shard(path: Path, run: bytes, expected: int) -> FloatArray | None:
+def _read_shard(path: Path, run: bytes, most: int) -> FloatArray | None:
     """The shard's scores, or None where it is missing, damaged or left by another run (it is scored again then)."""
     try:
         content = path.read_bytes()
     except OSError:
         return None
     digest, data = content[:32], content[32:]
-    if len(data) != 8 * expected or hashlib.sha256(run + data).digest() != digest:
+    if len(data) % 8 or not 0 < len(data) // 8 <= most or hashlib.sha256(run + data).digest() != digest:
         return None
     return np.frombuffer(data, dtype="<f8")
 
