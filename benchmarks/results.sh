@@ -7,10 +7,12 @@
 # what was stopped goes on. STEPs, in their order; all unless given:
 #     exact     exact scores of ICD-10-CM and HPO (dev and test) and WordNet (test), into benchmarks/scores
 #     choices   rounds, lambda, noise, ridge, epochs, which pairs to score, which items next, on dev queries of ICD-10-CM
-#     icd       every system on test queries of ICD-10-CM
+#     icd       every system of the paper on test queries of ICD-10-CM
 #     dense     dense rows against sparse cells, each at its own setting
-#     hpo       every system on test queries of HPO
+#     hpo       every system of the paper on test queries of HPO
 #     wordnet   the same on those of WordNet's verbs, read where CROSSKNN_WORDNET says
+#     beyond    a rival, and what is ours, on all three
+#     distilled a fine-tuned dual encoder beneath what is ours, on ICD-10-CM and HPO
 #     late      late interaction before hybrid vectors, on all three
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
@@ -19,7 +21,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo wordnet late ablations stopping page}")
+steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late ablations stopping page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -57,44 +59,51 @@ choices() {
     done
 }
 
-# Every system of the paper, each with its own settings and with those chosen on dev; then a rival, and what is ours.
-# x125: fewer train queries, and as many more pairs of each; chosen on dev for ours, and given to the paper's best too.
+# Every system of the paper, each with its own settings and with those chosen on dev.
 paper=(rerank rerank/bm25 tour-ce tour-mse axn-paper{,-m0.9,/bm25} axn-paper-r{1,2,10,20} axn{,/bm25} axn-r{1,2,5,20}
     {rerank,axn-paper,axn-paper-m0.8}:scale@1 {rerank,axn-paper,axn-paper-r10-m0.8,axn}:mf@{2,10}
     axn-paper-r10-m0.8:mf@{2x100,10x125}
     {rerank,axn-paper,axn-paper-m0.8,axn}:{mf-ind,mf-adamw,distilled}@10
     axn/vectors:{mf,distilled}@10 axn/distilled:mf@10 anncur:cur@10 adacur:cur@{2,10})
-beyond=(gar {rerank,axn}:mf-refined@10 axn:mf-refined@10x125 {rerank,bayes}:mf-side@{2,10} bayes-r10:mf-side@10
-    {rerank,bayes}:mf-side-refined@{2,10,2x100,10x125}
-    {rerank,axn}/hybrid axn-paper-r10-m0.8/hybrid:mf@10 axn/hybrid:mf@10 bayes/hybrid:mf-side-refined@{10,2x100,10x125}
-    axn-paper-r10-m0.8:mf-distilled@10x125 bayes:mf-side-distilled@{2x100,10x125})
 quick=()  # all but dual encoders fine-tuned on 500 queries, whose training was left out for time on the other two sets
 for system in "${paper[@]}"; do [[ $system == *distilled* ]] || quick+=("$system"); done
-compared=(bayes:mf-side-distilled@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8:mf-distilled@10x125}
-    bayes:mf-side-distilled@10x125,bayes{,/hybrid}:mf-side-refined@10x125
-    bayes:mf-side-distilled@2x100,{axn-paper-r10-m0.8:mf@2,bayes:mf-side-refined@2x100}
-    bayes/hybrid:mf-side-refined@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8/hybrid:mf@10,bayes:mf-side-refined@10x125}
-    bayes/hybrid:mf-side-refined@2x100,{axn-paper-r10-m0.8:mf@2,bayes:mf-side-refined@2x100}
-    axn/hybrid,axn rerank/hybrid,rerank
-    bayes:mf-side-refined@10x125,{axn-paper-r10-m0.8:mf@10,axn-paper-r10-m0.8:mf@10x125,axn-paper-m0.8:mf-adamw@10}
-    bayes:mf-side-refined@10x125,{rerank:mf-ind@10,axn:mf@10,bayes:mf-side-refined@10}
-    bayes:mf-side-refined@2x100,axn-paper-r10-m0.8:mf@{2,2x100} axn:mf@10,axn-paper-r10-m0.8:mf@10)
 
-icd() {
-    measure icd10cm-10k icd10cm-10k 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${paper[@]}" rerank/tfidf "${beyond[@]}"
+icd() { measure icd10cm-10k icd10cm-10k 300 --train-limit 500 -- "${paper[@]}" rerank/tfidf; }
+
+hpo() { measure hpo-10k hpo-10k 300 --train-limit 500 -- "${quick[@]}"; }
+
+wordnet() { measure wordnet-10k "wordnet-10k:$CROSSKNN_WORDNET" 300 --train-limit 500 -- "${quick[@]}"; }
+
+# A rival, and what is ours, beside the best of the paper's at the same calls. x125: fewer train queries, and as many more
+# pairs of each; chosen on dev for ours, and given to the paper's best too.
+beyond() {
+    local best=axn-paper-r10-m0.8 ours=bayes:mf-side-refined hybrid=bayes/hybrid:mf-side-refined name data
+    local systems=(rerank axn axn:mf@10 $best:mf@{2,10,2x100,10x125} gar {rerank,axn}:mf-refined@10 axn:mf-refined@10x125
+        {rerank,bayes}:mf-side@{2,10} bayes-r10:mf-side@10 {rerank,bayes}:mf-side-refined@{2,10,2x100,10x125}
+        {rerank,axn}/hybrid $best/hybrid:mf@10 axn/hybrid:mf@10 $hybrid@{10,2x100,10x125})
+    local compared=($hybrid@10x125,{$best:mf@10,$best/hybrid:mf@10,$ours@10x125} $hybrid@2x100,{$best:mf@2,$ours@2x100}
+        axn/hybrid,axn rerank/hybrid,rerank $ours@10x125,{$best:mf@10,$best:mf@10x125,axn:mf@10,$ours@10}
+        $ours@2x100,$best:mf@{2,2x100} axn:mf@10,$best:mf@10)
+    for name in icd10cm-10k hpo-10k wordnet-10k; do
+        data=$name
+        [[ $name != wordnet-10k ]] || data=$name:$CROSSKNN_WORDNET
+        measure "beyond-$name" "$data" 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${systems[@]}"
+    done
+}
+
+# The dual encoder itself fine-tuned on the same scores: minutes of training for each.
+distilled() {
+    local name best=axn-paper-r10-m0.8 ours=bayes:mf-side-distilled before=bayes:mf-side-refined
+    local compared=($ours@10x125,{$best:mf@10,$best:mf-distilled@10x125,$before@10x125} $ours@2x100,{$best:mf@2,$before@2x100})
+    for name in icd10cm-10k hpo-10k; do
+        measure "distilled-$name" "$name" 300 --train-limit 500 "${compared[@]/#/--compare=}" -- \
+            $best:mf@{2,10} $best:mf-distilled@10x125 {$before,$ours}@{2x100,10x125}
+    done
 }
 
 dense() {
     measure dense-icd10cm-10k icd10cm-10k 300 --train-split dev --train-limit 100 -- rerank axn axn:mf axn:mf@{10,50} \
         bayes:mf-side{,@10} adacur:cur@{10,50} adacur:cur anncur:cur@50 anncur:cur
-}
-
-hpo() {
-    measure hpo-10k hpo-10k 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${quick[@]}" "${beyond[@]}"
-}
-
-wordnet() {
-    measure wordnet-10k "wordnet-10k:$CROSSKNN_WORDNET" 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${quick[@]}" "${beyond[@]}"
 }
 
 late() {

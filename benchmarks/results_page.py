@@ -81,7 +81,7 @@ def pairs_table(report: dict[str, Any], *, own: bool, error: bool = False) -> st
     found = {(p["method"], p["other"], p["budget"]): p for p in report["pairs"]}
     rows = []
     for method, other in dict.fromkeys((p["method"], p["other"]) for p in report["pairs"]):
-        if of_own_vectors(method, other) != own:
+        if of_own_vectors(method, other) != own or (own and beyond_the_paper(method)):
             continue
         row = [f"`{method}`", f"`{other}`"]
         for k, m in POINTS:
@@ -223,8 +223,6 @@ COSTLY = [
         "axn:mf@10",
         "axn-paper:mf-adamw@10",
         "axn:mf-ind@10",
-        "bayes:mf-side@10",
-        "bayes:mf-side-refined@10x125",
     ),
     *("axn:distilled@10", "adacur:cur@10"),
 ]
@@ -261,10 +259,16 @@ def new_items_table(measured: dict[str, Any]) -> str:
     return table(["new items are", *head], rows)
 
 
-def systems_of(report: dict[str, Any], *, beyond: bool) -> list[str]:
-    """The paper's systems but for variants of rounds, or a rival's and ours."""
+REPORT_OF = dict.fromkeys(("late", "lateerrors"), "late-") | dict.fromkeys(
+    ("beyond", "pairs", "errors", "gains"), "beyond-"
+)
+"""Of which of a data set's reports a table is, where it is not that of the paper's systems."""
+
+
+def papers_systems(report: dict[str, Any]) -> list[str]:
+    """The paper's systems but for variants of rounds."""
     found = dict.fromkeys(c["method"] for c in report["cells"])
-    return [s for s in found if beyond_the_paper(s) == beyond and (s not in ROUNDS or s in USUAL)]
+    return [s for s in found if not beyond_the_paper(s) and (s not in ROUNDS or s in USUAL)]
 
 
 def content_of(marker: str) -> str:
@@ -287,10 +291,10 @@ def content_of(marker: str) -> str:
         return recall_table(read(f"choices-{name}-dev/report.json"))
     if kind == "dense":
         return systems_table(read(f"dense-{name}/report.json"))
-    report = read(f"late-{name}/report.json" if kind.startswith("late") else f"{name}/report.json")
+    report = read(f"{REPORT_OF.get(kind, '')}{name}/report.json")
     made: dict[str, Callable[[], str]] = {
-        "systems": lambda: systems_table(report, systems_of(report, beyond=False)),
-        "beyond": lambda: systems_table(report, systems_of(report, beyond=True)),
+        "systems": lambda: systems_table(report, papers_systems(report)),
+        "beyond": lambda: systems_table(report),
         "gains": lambda: gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10x125"]),
         "offline": lambda: offline_table(report, [s for s in COSTLY if s in report["offline"]]),
         "rounds": lambda: rounds_table(report, ROUNDS),
