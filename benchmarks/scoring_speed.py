@@ -2,7 +2,7 @@
 
     python benchmarks/scoring_speed.py --model training/runs/demo/model --fp32 training/runs/demo/fp32
     python benchmarks/scoring_speed.py --model training/runs/demo/model --device cuda --kind short --kind joined \\
-        --per-query 1000 --out benchmarks/results/scoring_speed_cuda.json
+        --per-query 500 --rounds 3 --out benchmarks/results/scoring_speed_cuda.json
 
 Needs the extras torch, icd10cm, demo, and hpo for the kinds long and mixed; FlashRank takes part where it is installed
 (`pip install flashrank`), and ONNX on a device where onnxruntime can use it. Every contestant scores the same pairs in
@@ -179,7 +179,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="the fine-tuned model as transformers saves it")
     parser.add_argument("--fp32", type=Path, help="the same exported to ONNX in fp32")
     parser.add_argument("--device", default="cpu", help="where all of them run, such as cuda")
-    parser.add_argument("--kind", action="append", choices=["short", "long", "mixed", "joined"], help="all but joined")
+    parser.add_argument(
+        "--kind",
+        action="append",
+        choices=["short", "long", "mixed", "joined"],
+        help="short, long and mixed unless given",
+    )
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--per-query", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)

@@ -32,7 +32,7 @@ from crossknn import FunctionScorer, RandomFirstStage
 from crossknn.index import BuildOptions, Index
 from crossknn.scores import PerQuery, ledger
 
-ledger._SECONDS = 0  # shards do not grow
+ledger._SHARD_SECONDS = 0  # shards do not grow
 folder, log, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 options = BuildOptions(plan=PerQuery(top=8, uniform=4), refine=8, shard_size=8)  # a second pass too
 items = [f"item {n}" for n in range(60)]

@@ -261,7 +261,7 @@ def test_a_cap_leaves_both_passes_to_fewer_queries(make_world: Any) -> None:
 
 
 def test_a_second_pass_goes_on_where_it_stopped(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossknn.scores.ledger._SECONDS", 0)  # shards do not grow
+    monkeypatch.setattr("crossknn.scores.ledger._SHARD_SECONDS", 0)  # shards do not grow
     whole = _build(world, options=REFINED)
     paid = len(world.calls)
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Encoding, Tokenizer
 
-from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, batches, cut_longest_first
+from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, batches, truncate_longest_first
 
 _words = st.lists(st.sampled_from(["cat", "dog", "bird", "zebra", "a"]), max_size=20).map(" ".join)
 _texts = st.lists(_words, min_size=1, max_size=5)
@@ -40,7 +40,7 @@ def test_pairs_are_cut_joined_and_padded_as_by_tokenizers(
     q, i, rows = rng.integers(len(queries), size=6), rng.integers(len(items), size=6), rng.permutation(6)[:4]
     a, b = Tokens.of(tokenizer, queries).take(q), Tokens.of(tokenizer, items).take(i)
     whole = tokenizer.encode_batch([(queries[n], items[m]) for n, m in zip(q, i, strict=True)])
-    a, b, n_cut = cut_longest_first(a, b, max_length - template.n_special)
+    a, b, n_cut = truncate_longest_first(a, b, max_length - template.n_special)
     assert n_cut == sum(len(encoding) > max_length for encoding in whole)
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     _check(TokenInputs(template, a, b), rows, [tokenizer.encode(queries[q[row]], items[i[row]]) for row in rows])
@@ -53,18 +53,24 @@ def test_single_texts_are_cut_joined_and_padded_as_by_tokenizers(
 ) -> None:
     tokenizer = make_tokenizer(style)
     template = InputTemplate.of(tokenizer, pair=False)
-    inputs = TokenInputs(template, Tokens.of(tokenizer, texts).cut(max_length - template.n_special))
+    inputs = TokenInputs(template, Tokens.of(tokenizer, texts).truncated(max_length - template.n_special))
     tokenizer.enable_truncation(max_length)
     _check(inputs, np.arange(len(texts)), [tokenizer.encode(text) for text in texts])
 
 
-@given(lengths=st.lists(st.integers(0, 50), max_size=30), most=st.integers(1, 9), most_tokens=st.integers(1, 200))
+@given(
+    lengths=st.lists(st.integers(0, 50), max_size=30),
+    most=st.none() | st.integers(1, 9),
+    most_tokens=st.none() | st.integers(1, 200),
+)
 def test_batches_hold_every_input_once_longest_first_and_as_many_as_may_be(
-    lengths: list[int], most: int, most_tokens: int
+    lengths: list[int], most: int | None, most_tokens: int | None
 ) -> None:
-    found = [batch.tolist() for batch in batches(np.array(lengths, dtype=np.int64), most=most, most_tokens=most_tokens)]
+    given = np.array(lengths, dtype=np.int64)
+    found = [batch.tolist() for batch in batches(given, max_inputs=most, max_tokens=most_tokens)]
     order = sorted(range(len(lengths)), key=lambda n: (-lengths[n], n))
     assert [position for batch in found for position in batch] == order
+    most, most_tokens = most or 10**9, most_tokens or 10**9
     for batch in found:
         longest = lengths[batch[0]]
         assert len(batch) == 1 or (len(batch) <= most and len(batch) * longest <= most_tokens)

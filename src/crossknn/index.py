@@ -66,8 +66,8 @@ class BuildOptions:
             vectors learned from the first (:mod:`crossknn.search.refinement`). None is 50 where the plan is the one
             that is here by default, so that a train query costs 100 calls, and 0 (no second pass) beside another.
         max_calls: cap on CE calls; both passes give up the last train queries to keep it.
-        shard_size: fewest pairs scored between two writes to disk; a crash loses these, or what a quick scorer does in
-            about a second.
+        shard_size: fewest pairs scored between two writes to disk; a crash loses these, or up to 64 times as many of a
+            scorer that takes less than half a second for them.
         seed: of the plan's random part.
     """
 

@@ -156,7 +156,7 @@ class OnnxModel:
         """Positions of a batch's inputs, and what the model gives for them."""
         lengths = inputs.lengths
         share = max(1, -(-len(lengths) // self._threads))
-        some = batches(lengths, most=min(self._batch_size, share))
+        some = batches(lengths, max_inputs=min(self._batch_size, share))
         given = self._pool.map(lambda rows: self._run_batch(inputs.padded(rows), output), some)
         return zip(some, given, strict=True)
 

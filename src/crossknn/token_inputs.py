@@ -39,19 +39,20 @@ class Tokens:
         """Of some texts, each as often as it is named."""
         return Tokens(self.ids, self.starts[rows], self.lengths[rows])
 
-    def cut(self, most: IntArray | int) -> Tokens:
+    def truncated(self, lengths: IntArray | int) -> Tokens:
         """Without what is beyond a length, which may be each text's own."""
-        return Tokens(self.ids, self.starts, np.minimum(self.lengths, most))
+        return Tokens(self.ids, self.starts, np.minimum(self.lengths, lengths))
 
 
 def plain(tokenizer: Tokenizer) -> Tokenizer:
-    """The same, which neither pads nor truncates from now on."""
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    """A copy that neither pads nor truncates, whatever the tokenizer was used for before."""
+    copy: Tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    copy.no_padding()
+    copy.no_truncation()
+    return copy
 
 
-def cut_longest_first(a: Tokens, b: Tokens, room: int) -> tuple[Tokens, Tokens, int]:
+def truncate_longest_first(a: Tokens, b: Tokens, room: int) -> tuple[Tokens, Tokens, int]:
     """Cut the longer of two texts until both fit, then both alike: ``truncation="longest_first"`` of tokenizers.
 
     Returns:
@@ -61,7 +62,7 @@ def cut_longest_first(a: Tokens, b: Tokens, room: int) -> tuple[Tokens, Tokens, 
     over, first = a.lengths + b.lengths > room, a.lengths <= b.lengths
     of_a = np.where(over, np.where(first, short, room - short), a.lengths)
     of_b = np.where(over, np.where(first, room - short, short), b.lengths)
-    return a.cut(of_a), b.cut(of_b), int(over.sum())
+    return a.truncated(of_a), b.truncated(of_b), int(over.sum())
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,10 @@ class TokenInputs:
     def padded(self, rows: IntArray) -> dict[str, IntArray]:
         """``input_ids``, ``token_type_ids`` and ``attention_mask`` of some, each (len(rows), longest), zeros at the
         end."""
-        lengths = self.lengths[rows]
+        texts = {"a": self.a.take(rows), "b": None if self.b is None else self.b.take(rows)}
+        lengths = sum((t.lengths for t in texts.values() if t is not None), np.full(len(rows), self.template.n_special))
         ids = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int64)
         types = np.zeros_like(ids)
-        texts = {"a": self.a.take(rows), "b": None if self.b is None else self.b.take(rows)}
         column = np.zeros(len(rows), dtype=np.int64)
         for piece, kind in zip(self.template.pieces, self.template.types, strict=True):
             if isinstance(piece, int):
@@ -144,20 +145,20 @@ class TokenInputs:
         return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def batches(lengths: IntArray, *, most: int | None = None, most_tokens: int | None = None) -> list[IntArray]:
+def batches(lengths: IntArray, *, max_inputs: int | None = None, max_tokens: int | None = None) -> list[IntArray]:
     """Positions of inputs in batches of like length, longest first (so memory peaks, or fails, at the start).
 
     Args:
         lengths: (n_inputs,) tokens of each.
-        most: inputs in a batch.
-        most_tokens: tokens in a batch, padding included, of more than one input.
+        max_inputs: in a batch.
+        max_tokens: tokens in a batch, padding included, of more than one input.
     """
     order = np.argsort(-lengths, kind="stable")
     found, start = [], 0
     while start < len(order):
-        size = len(order) if most is None else most
-        if most_tokens is not None:
-            size = min(size, max(1, most_tokens // max(1, int(lengths[order[start]]))))
+        size = len(order) if max_inputs is None else max_inputs
+        if max_tokens is not None:
+            size = min(size, max(1, max_tokens // max(1, int(lengths[order[start]]))))
         found.append(order[start : start + size])
         start += size
     return found

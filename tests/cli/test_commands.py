@@ -663,6 +663,9 @@ def test_a_precision_is_part_of_a_scorers_name(folder: Path, tiny_torch: Any) ->
     assert config["notes"]["scorer"] == f"st:{folder.resolve()}/{named.removeprefix('st:')}"
     assert "bfloat16" in str(config)
     assert "red" in run("search", "x.crossknn", "red thing", "--budget", "20").output
+    (folder / "ce").rename(folder / "ce#1")  # a folder's own name is no precision
+    assert "float32" in open_scorer(f"st:{folder / 'ce#1'}").fingerprint.model
+    (folder / "ce#1").rename(folder / "ce")
     with pytest.raises(InputError, match=r"in abacus8: "):
         open_scorer(named.replace("bfloat16", "abacus8"))
 

@@ -159,3 +159,22 @@ def test_where_memory_runs_out_less_is_scored_at_once(
     most = 0
     with pytest.raises(torch.cuda.OutOfMemoryError):
         bound.score(queries, q[:1], i[:1])
+
+
+@pytest.mark.torch
+def test_a_fingerprint_does_not_depend_on_use_or_batches(tiny_torch: Any, tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    model = library.CrossEncoder(str(tiny_torch.cross_encoder(tmp_path)), device="cpu")
+    fresh = SentenceTransformersScorer(model).fingerprint
+    model.predict([["dog", "water " * 10], ["cat", "bird"]], show_progress_bar=False)
+    assert SentenceTransformersScorer(model, batch_size=1).fingerprint == fresh
+    with pytest.raises(InputError, match="batch_size must be at least 1, got 0"):
+        SentenceTransformersScorer(model, batch_size=0)
+
+
+@pytest.mark.torch
+def test_a_model_may_have_no_longest_pair(tiny_torch: Any, tmp_path: Path) -> None:
+    library = pytest.importorskip("sentence_transformers")
+    model = library.CrossEncoder(str(tiny_torch.cross_encoder(tmp_path)), device="cpu", max_length=10**30)
+    scorer, pairs = SentenceTransformersScorer(model), (["dog"], ["bird cat", "water"], np.array([0, 0]), np.arange(2))
+    np.testing.assert_allclose(scorer.prepare(pairs[1]).score(["dog"], *pairs[2:]), _predicted(model, pairs), rtol=1e-5)

@@ -27,7 +27,7 @@ SHARD = 10
 @pytest.fixture(autouse=True)
 def _of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards do not grow, however quick a test's scorer is."""
-    monkeypatch.setattr(ledger, "_SECONDS", 0)
+    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 0)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_quick_scorer_is_given_more_at_once_and_a_slow_one_less(
     world: Any, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, took = [0.0], iter([0.4, 0.6, 2.5, 0.1, 0.6, 0.6])
-    monkeypatch.setattr(ledger, "_SECONDS", 1)
+    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 1)
     monkeypatch.setattr(ledger.time, "perf_counter", lambda: now[0])
     sizes: list[int] = []
 
@@ -83,11 +83,21 @@ def test_a_quick_scorer_is_given_more_at_once_and_a_slow_one_less(
     assert sizes == [5, 10, 10, 5, 10, 8]
 
 
+def test_a_scorer_that_was_quick_is_not_given_everything_that_is_left(
+    world: Any, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 1000)
+    monkeypatch.setattr(ledger, "_MOST_TIMES", 4)
+    told: list[int] = []
+    _collect(world, pairs, tmp_path, shard_size=2, progress=lambda done, _: told.append(done))
+    assert told == [0, 2, 6, 14, 22, 30, 38, 46, 48]
+
+
 @pytest.mark.parametrize("damaged", [0, 5, 15])
 def test_a_large_shard_that_is_damaged_is_scored_again(
     world: Any, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
 ) -> None:
-    monkeypatch.setattr(ledger, "_SECONDS", 1000)
+    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 1000)
     sizes = {0: 5, 5: 10, 15: 20, 35: 13}
     scores = _collect(world, pairs, tmp_path, shard_size=5)
     assert sorted(path.name for path in tmp_path.glob("shard-*")) == [f"shard-{start:010d}.bin" for start in sizes]
@@ -95,7 +105,7 @@ def test_a_large_shard_that_is_damaged_is_scored_again(
     kept = len(pairs) - sizes[damaged]
     assert finished_calls(tmp_path, world.queries, world.items, world.scorer, len(pairs), 5) == kept
     world.calls.clear()
-    monkeypatch.setattr(ledger, "_SECONDS", 0)
+    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 0)
     np.testing.assert_array_equal(_collect(world, pairs, tmp_path, shard_size=5), scores)
     assert sorted(world.calls) == sorted(_texts(world, pairs, damaged, damaged + sizes[damaged]))
     assert finished_calls(tmp_path, world.queries, world.items, world.scorer, len(pairs), 5) == len(pairs)
@@ -235,7 +245,7 @@ import numpy as np
 from crossknn import FunctionScorer
 from crossknn.scores import Pairs, collect_scores, ledger
 
-ledger._SECONDS = 0
+ledger._SHARD_SECONDS = 0
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 
 def slow(batch):

@@ -71,7 +71,7 @@ def _open_scorer(spec: str, device: str, *, named: bool) -> Scorer:
     if spec == "demo":
         return OnnxScorer(demo_folder("cross_encoder"), OnnxOptions(device=device))
     if kind == "st" and name:
-        model, _, dtype = name.partition("#")
+        model, _, dtype = (name, "", "") if Path(name).is_dir() else name.partition("#")
         return SentenceTransformersScorer(model, device=device, dtype=dtype or "float32")
     if kind == "python" and name:
         if not named:
@@ -157,7 +157,7 @@ def absolute(spec: str) -> str:
         tokens, vectors = _late_parts(spec)
         return f"late:{absolute(tokens)}" + ("" if vectors == tokens else f"+{absolute(vectors)}")
     if kind == "st":
-        model, mark, dtype = name.partition("#")
+        model, mark, dtype = (name, "", "") if Path(name).is_dir() else name.partition("#")
         return f"st:{absolute(model)}{mark}{dtype}"
     if kind == "hybrid":
         return f"hybrid:{absolute(name)}"

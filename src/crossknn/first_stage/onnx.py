@@ -64,7 +64,7 @@ class OnnxEncoder:
 
     def _inputs(self, texts: Sequence[str]) -> TokenInputs:
         tokens = Tokens.of(self._model.tokenizer, [f"{self._prompt}{text}" for text in texts])
-        return TokenInputs(self._template, tokens.cut(self._model.max_length - self._template.n_special))
+        return TokenInputs(self._template, tokens.truncated(self._model.max_length - self._template.n_special))
 
 
 def _default_prompt(folder: Path) -> str:

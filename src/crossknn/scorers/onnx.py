@@ -11,7 +11,7 @@ from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.onnx_model import OnnxModel, OnnxOptions
 from crossknn.scorers.base import Fingerprint, warn_of_truncation
-from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, cut_longest_first
+from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, truncate_longest_first
 
 
 class OnnxScorer:
@@ -58,7 +58,7 @@ class BoundOnnxScorer:
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
         """Raw logits; see :class:`~crossknn.scorers.base.BoundScorer`."""
         a, b = Tokens.of(self._model.tokenizer, queries).take(query_indices), self._items.take(item_indices)
-        a, b, cut = cut_longest_first(a, b, self._model.max_length - self._template.n_special)
+        a, b, cut = truncate_longest_first(a, b, self._model.max_length - self._template.n_special)
         if cut and not self.truncated:
             warn_of_truncation(cut, len(item_indices), self._model.max_length)
         self.truncated += cut

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_texts, digest_weights
 from crossknn.scorers.base import Fingerprint, warn_of_truncation
-from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, batches, cut_longest_first, plain
+from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, batches, plain, truncate_longest_first
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -22,24 +21,24 @@ _TOKENS_ON_CPU, _TOKENS_ELSEWHERE = 2_048, 65_536
 """In a batch, where no batch size is given."""
 
 _UNLIMITED = 1_000_000
-"""Tokens, where a model has no longest pair."""
-
-_LONG = 4_096
-"""Times that three words are in a text which is to be cut."""
+"""Tokens of a pair, where a model says that it may have any number; transformers says 1e30."""
 
 _PROBES = (("a", "b"), ("what is a heart attack?", "Acute myocardial infarction"), ("naïve", "Ünïcode, 東京"))
-_AGREE = {"torch.float32": 1e-3, "torch.float16": 3e-2}
-"""How far scores may lie from one another, of 1 or of themselves where they are larger, and be of the same inputs."""
-_AGREE_COARSELY = 2e-1
+_LONG = 4_096
+"""Times that a text of three words is repeated, at most, to have one that must be truncated."""
+
+_NEAR = {"torch.float16": 3e-2, "torch.bfloat16": 2e-1}
+"""How far scores of the same tokens may lie apart where they were padded otherwise: of 1, or of a larger score; 1e-3 in
+full precision."""
 
 
 class SentenceTransformersScorer:
     """A ``sentence_transformers.CrossEncoder`` with one label, asked for its raw logits.
 
     Its ``predict`` tokenises a text again with each pair, which takes a GPU's time many times over. Where a model
-    reads two texts as BERT does, texts are tokenised once here, and put together for its forward pass; whether that
-    is what ``predict`` would do is made sure of when it is opened, and where it is not (prompts, chat templates,
-    padding on the left), ``predict`` scores.
+    reads two texts as BERT does, items are tokenised once here, and put together with queries for its forward pass;
+    whether its inputs are those of ``predict`` is made sure of when it is opened, and where they are not (prompts, chat
+    templates, most decoders), ``predict`` scores.
 
     Args:
         model: a loaded ``CrossEncoder``, or the name or folder of one.
@@ -47,7 +46,8 @@ class SentenceTransformersScorer:
         dtype: "float32", "float16" or "bfloat16". bfloat16 has an 8-bit mantissa: the best items may tie.
             Only for a name or folder.
         max_length: tokens of a pair; None keeps the model's own. Only for a name or folder.
-        batch_size: pairs per forward pass; None takes as many as have 65,536 tokens together, 2,048 on a CPU.
+        batch_size: pairs per forward pass; None takes as many as have 65,536 tokens together (2,048 on a CPU), and
+            fewer once memory has run out; where ``predict`` scores, 64 (32).
 
     Attributes:
         tokenises_once: whether texts are tokenised here; else ``predict`` does it for each pair.
@@ -80,7 +80,7 @@ class SentenceTransformersScorer:
             raise InputError(f"the cross-encoder has {opened.num_labels} labels; one logit is needed")
         self._model = _Model(torch, opened, batch_size)
         weights = next(opened.model.parameters())
-        tokenizer = digest_texts([opened.tokenizer.backend_tokenizer.to_str()])
+        tokenizer = digest_texts([self._model.tokenizer.to_str()])
         self.fingerprint = Fingerprint(
             model=f"sentence-transformers:{digest_weights(opened.model)[:16]}:{tokenizer[:8]}:{weights.dtype}"
             f":max_length={self._model.said_length}",
@@ -89,8 +89,12 @@ class SentenceTransformersScorer:
         self.tokenises_once = self._model.template is not None
 
     def prepare(self, items: Sequence[str]) -> _BoundSentenceTransformers:
-        """Bind to items, which are tokenised once. Costs no CE call."""
+        """Bind to items, and tokenise them. Costs no CE call."""
         return _BoundSentenceTransformers(self._model, items)
+
+
+class _SeenError(Exception):
+    """What a model was given has been seen, and need not be computed."""
 
 
 class _Model:
@@ -101,71 +105,92 @@ class _Model:
         weights = next(opened.model.parameters())
         self._device, self._dtype = weights.device, str(weights.dtype)
         self._at_once = _TOKENS_ON_CPU if self._device.type == "cpu" else _TOKENS_ELSEWHERE
-        self._tokenizer = plain(Tokenizer.from_str(opened.tokenizer.backend_tokenizer.to_str()))
+        self.tokenizer = plain(opened.tokenizer.backend_tokenizer)
         self._identity = torch.nn.Identity()
         length = opened.max_seq_length if hasattr(opened, "max_seq_length") else opened.max_length
         self.said_length: int | None = length
-        self.max_length = int(length or _UNLIMITED)
+        self.max_length = min(int(length or _UNLIMITED), _UNLIMITED)
         self.room = self.max_length - opened.tokenizer.num_special_tokens_to_add(pair=True)
+        self._names = set(opened.tokenizer.model_input_names)
         self.template = self._understood()
         """How two texts are put together for :meth:`logits`; None where only :meth:`predict` knows."""
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
-        return Tokens.of(self._tokenizer, texts)
+        return Tokens.of(self.tokenizer, texts)
 
     def _understood(self) -> InputTemplate | None:
-        """The template with which :meth:`logits` gives what :meth:`predict` does, of a few texts; None if none does."""
-        a, b = (self.tokens(list(side)) for side in zip(*_PROBES, strict=True))
-        try:
-            template = InputTemplate.of(self._tokenizer, pair=True)
-            own = self.logits(TokenInputs(template, a, b))
-        except (InputError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
-            return None
-        theirs = self.predict(_PROBES)
-        near = _AGREE.get(self._dtype, _AGREE_COARSELY) * np.maximum(1, np.abs(theirs))
-        return template if (np.abs(own - theirs) <= near).all() and self._is_cut_alike(template) else None
-
-    def _is_cut_alike(self, template: InputTemplate) -> bool:
-        """Whether what is too long is cut as the model's own tokenizer cuts it."""
+        """The template that gives the model what :meth:`predict` gives it, of a few texts; None if none does."""
         long = "one two three " * min(self.max_length, _LONG)
-        pairs = [[long, long], [long, "four"], ["four", long]]
+        pairs = [*_PROBES, (long, long), (long, "four"), ("four", long)]
         a, b = (self.tokens(list(side)) for side in zip(*pairs, strict=True))
-        a, b, _ = cut_longest_first(a, b, self.room)
-        padded = TokenInputs(template, a, b).padded(np.arange(len(pairs)))
-        own = [ids[seen == 1].tolist() for ids, seen in zip(padded["input_ids"], padded["attention_mask"], strict=True)]
-        given: list[list[int]] = self._opened.tokenizer(pairs, truncation=True, max_length=self.max_length)["input_ids"]
-        return own == given
+        a, b, _ = truncate_longest_first(a, b, self.room)
+        few = np.arange(len(_PROBES))
+        try:
+            template = InputTemplate.of(self.tokenizer, pair=True)
+            inputs = TokenInputs(template, a, b)
+            if not all(self._is_given(inputs.padded(np.array([n])), pair) for n, pair in enumerate(pairs)):
+                return None
+            own, theirs = self.logits(TokenInputs(template, a.take(few), b.take(few))), self.predict(_PROBES)
+        except Exception:  # noqa: BLE001  a model that reads in its own way may raise anything, and predict says what
+            return None
+        near = _NEAR.get(self._dtype, 1e-3) * np.maximum(1, np.abs(theirs))
+        return template if (np.abs(own - theirs) <= near).all() else None
+
+    def _is_given(self, padded: dict[str, IntArray], pair: tuple[str, str]) -> bool:
+        """Whether these are what :meth:`predict` would give the model for a pair; no forward pass."""
+        given: dict[str, Any] = {}
+
+        def look(*_: Any, **inputs: Any) -> None:
+            given.update(inputs)
+            raise _SeenError
+
+        before = vars(self._opened.model).get("forward")
+        self._opened.model.forward = look
+        try:
+            self.predict([pair])
+        except _SeenError:
+            pass
+        finally:
+            if before is None:
+                del self._opened.model.forward
+            else:
+                self._opened.model.forward = before
+        tensors = {name: value.cpu().numpy() for name, value in given.items() if self._torch.is_tensor(value)}
+        own = {name: values for name, values in padded.items() if name in self._names}
+        return tensors.keys() == own.keys() and all(np.array_equal(own[name], tensors[name]) for name in own)
 
     def logits(self, inputs: TokenInputs) -> FloatArray:
-        """(n_inputs,) of one forward pass each; of less at once than was meant to be where memory runs out."""
-        names, lengths = self._opened.tokenizer.model_input_names, inputs.lengths
+        """(n_inputs,) raw logits; where memory runs out, less is taken at once from then on."""
+        lengths = inputs.lengths
         waiting = self._batches(lengths)[::-1]
         logits, found = np.empty(len(lengths)), []
         self._opened.eval()
         with self._torch.inference_mode():
             while waiting:
                 rows = waiting.pop()
-                padded = {name: values for name, values in inputs.padded(rows).items() if name in names}
+                padded = {name: values for name, values in inputs.padded(rows).items() if name in self._names}
                 try:
                     given = {name: self._torch.from_numpy(v).to(self._device) for name, v in padded.items()}
                     found.append((rows, self._opened.model(**given).logits[:, 0].float()))
                 except self._torch.cuda.OutOfMemoryError:
                     if len(rows) == 1:
                         raise
-                    self._at_once = max(1, padded["input_ids"].size // 2)
-                    waiting += np.array_split(rows, 2)[::-1]
+                    self._at_once = padded["input_ids"].size // 2
+                    self._batch_size = None if self._batch_size is None else len(rows) // 2
+                    left = np.concatenate([rows, *waiting[::-1]])
+                    waiting = [left[some] for some in self._batches(lengths[left])][::-1]
         for rows, values in found:  # only now does anyone wait for the device
             logits[rows] = values.cpu().numpy()
         return logits
 
     def _batches(self, lengths: IntArray) -> list[IntArray]:
         if self._batch_size is not None:
-            return batches(lengths, most=self._batch_size)
-        return batches(lengths, most_tokens=self._at_once)
+            return batches(lengths, max_inputs=self._batch_size)
+        return batches(lengths, max_tokens=self._at_once)
 
     def predict(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
         """(n,) as sentence-transformers computes them."""
-        size = self._batch_size or max(1, self._at_once // 64)
+        size = self._batch_size or (32 if self._device.type == "cpu" else 64)
         scores = self._opened.predict(
             [list(pair) for pair in pairs], batch_size=size, activation_fn=self._identity, show_progress_bar=False
         )
@@ -185,7 +210,7 @@ class _BoundSentenceTransformers:
         if not len(item_indices):
             return np.empty(0)
         a, b = self._model.tokens(queries).take(query_indices), self._tokens.take(item_indices)
-        a, b, cut = cut_longest_first(a, b, self._model.room)
+        a, b, cut = truncate_longest_first(a, b, self._model.room)
         if cut and not self.truncated:
             warn_of_truncation(cut, len(item_indices), self._model.max_length)
         self.truncated += cut

@@ -1,7 +1,7 @@
 """A ledger of scores on disk: many pairs scored in shards, so that no crash loses a finished one.
 
-A shard takes about a second: a quick scorer (a GPU's) is given more pairs at once than the fewest, so that neither it
-nor the disk spends its time on beginnings.
+A quick scorer (a GPU's) is given more pairs at once, until they take it half a second, so that neither its time nor the
+disk's goes into many small calls.
 """
 
 from __future__ import annotations
@@ -24,8 +24,11 @@ from crossknn.scores.plan import Pairs
 _FORMAT = 2
 _MANIFEST = "ledger.json"
 
-_SECONDS = 1.0
+_SHARD_SECONDS = 1.0
 """That a shard should take; one that takes less than half of it is followed by one of twice as many pairs."""
+
+_MOST_TIMES = 64
+"""As many pairs as the fewest a shard may grow to: a scorer that was quick need not stay so."""
 
 ProgressCallback = Callable[[int, int], None]
 """Called with the CE calls done and the CE calls in all, finished earlier ones included."""
@@ -44,7 +47,8 @@ def collect_scores(
     """Score pairs into a folder, shard by shard; a second call with the same pairs scores only what is missing.
 
     A shard is written aside and renamed, so whatever stands in the folder is whole. Run again after a crash, it repeats
-    at most one shard: ``shard_size`` pairs, or what a quick scorer does in about a second.
+    at most one shard: ``shard_size`` pairs, or up to 64 times as many of a scorer that takes less than half a second
+    for them.
 
     Args:
         pairs: what to score.
@@ -96,10 +100,10 @@ def _gaps(scores: FloatArray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _next_size(size: int, seconds: float, fewest: int) -> int:
-    if seconds < _SECONDS / 2:
-        return 2 * size
-    return max(fewest, size // 2) if seconds > 2 * _SECONDS else size
+def _next_size(size: int, seconds: float, least: int) -> int:
+    if seconds < _SHARD_SECONDS / 2:
+        return min(2 * size, _MOST_TIMES * least)
+    return max(least, size // 2) if seconds > 2 * _SHARD_SECONDS else size
 
 
 def finished_calls(
