@@ -38,6 +38,14 @@ measure() {  # NAME DATASET QUERIES [OPTION...] -- SYSTEM...
     cp "$work/$name"/report.{json,md} "$work/$name"/*.png "$results/$name/"
 }
 
+everywhere() {  # NAME [OPTION...] -- SYSTEM...: on all three, a report for each
+    local name=$1 data
+    shift
+    for data in icd10cm-10k hpo-10k "wordnet-10k:$CROSSKNN_WORDNET"; do
+        measure "$name-${data%%:*}" "$data" 300 --train-limit 500 "$@"
+    done
+}
+
 exact() {
     local at
     for at in "icd10cm-10k dev 100" "hpo-10k dev 100" "icd10cm-10k test 300" "hpo-10k test 300" "wordnet-10k test 300"; do
@@ -77,18 +85,14 @@ wordnet() { measure wordnet-10k "wordnet-10k:$CROSSKNN_WORDNET" 300 --train-limi
 # A rival, and what is ours, beside the best of the paper's at the same calls. x125: fewer train queries, and as many more
 # pairs of each; chosen on dev for ours, and given to the paper's best too.
 beyond() {
-    local best=axn-paper-r10-m0.8 ours=bayes:mf-side-refined hybrid=bayes/hybrid:mf-side-refined name data
+    local best=axn-paper-r10-m0.8 ours=bayes:mf-side-refined hybrid=bayes/hybrid:mf-side-refined
     local systems=(rerank axn axn:mf@10 $best:mf@{2,10,2x100,10x125} gar {rerank,axn}:mf-refined@10 axn:mf-refined@10x125
         {rerank,bayes}:mf-side@{2,10} bayes-r10:mf-side@10 {rerank,bayes}:mf-side-refined@{2,10,2x100,10x125}
         {rerank,axn}/hybrid $best/hybrid:mf@10 axn/hybrid:mf@10 $hybrid@{10,2x100,10x125})
     local compared=($hybrid@10x125,{$best:mf@10,$best/hybrid:mf@10,$ours@10x125} $hybrid@2x100,{$best:mf@2,$ours@2x100}
         axn/hybrid,axn rerank/hybrid,rerank $ours@10x125,{$best:mf@10,$best:mf@10x125,axn:mf@10,$ours@10}
         $ours@2x100,$best:mf@{2,2x100} axn:mf@10,$best:mf@10)
-    for name in icd10cm-10k hpo-10k wordnet-10k; do
-        data=$name
-        [[ $name != wordnet-10k ]] || data=$name:$CROSSKNN_WORDNET
-        measure "beyond-$name" "$data" 300 --train-limit 500 "${compared[@]/#/--compare=}" -- "${systems[@]}"
-    done
+    everywhere beyond "${compared[@]/#/--compare=}" -- "${systems[@]}"
 }
 
 # The dual encoder itself fine-tuned on the same scores: minutes of training for each.
@@ -107,7 +111,7 @@ dense() {
 }
 
 late() {
-    local name data calls queries options=() systems=(rerank/hybrid rerank/late)
+    local calls queries options=() systems=(rerank/hybrid rerank/late)
     for calls in 10 2; do
         queries=$([[ $calls == 10 ]] && echo 125 || echo 100)
         local paper=axn-paper-r10-m0.8:mf@$calls before=bayes/hybrid:mf-side-refined@${calls}x$queries
@@ -115,11 +119,7 @@ late() {
         systems+=("$paper" "$before" "$ours")
         options+=("--compare=$ours,$paper" "--compare=$ours,$before")
     done
-    for name in icd10cm-10k hpo-10k wordnet-10k; do
-        data=$name
-        [[ $name != wordnet-10k ]] || data=$name:$CROSSKNN_WORDNET
-        measure "late-$name" "$data" 300 --train-limit 500 "${options[@]}" -- "${systems[@]}"
-    done
+    everywhere late "${options[@]}" -- "${systems[@]}"
 }
 
 stopping() {

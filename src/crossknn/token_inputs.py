@@ -122,11 +122,15 @@ class TokenInputs:
         lengths = self.a.lengths + self.template.n_special
         return lengths if self.b is None else lengths + self.b.lengths
 
+    def take(self, rows: IntArray) -> TokenInputs:
+        """Some of them."""
+        return TokenInputs(self.template, self.a.take(rows), None if self.b is None else self.b.take(rows))
+
     def padded(self, rows: IntArray) -> dict[str, IntArray]:
         """``input_ids``, ``token_type_ids`` and ``attention_mask`` of some, each (len(rows), longest), zeros at the
         end."""
-        texts = {"a": self.a.take(rows), "b": None if self.b is None else self.b.take(rows)}
-        lengths = sum((t.lengths for t in texts.values() if t is not None), np.full(len(rows), self.template.n_special))
+        some = self.take(rows)
+        texts, lengths = {"a": some.a, "b": some.b}, some.lengths
         ids = np.zeros((len(rows), int(lengths.max(initial=0))), dtype=np.int64)
         types = np.zeros_like(ids)
         column = np.zeros(len(rows), dtype=np.int64)

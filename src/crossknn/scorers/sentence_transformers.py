@@ -130,7 +130,7 @@ class _Model:
             inputs = TokenInputs(template, a, b)
             if not all(self._is_given(inputs.padded(np.array([n])), pair) for n, pair in enumerate(pairs)):
                 return None
-            own, theirs = self.logits(TokenInputs(template, a.take(few), b.take(few))), self.predict(_PROBES)
+            own, theirs = self.logits(inputs.take(few)), self.predict(_PROBES)
         except Exception:  # noqa: BLE001  a model that reads in its own way may raise anything, and predict says what
             return None
         near = _NEAR.get(self._dtype, 1e-3) * np.maximum(1, np.abs(theirs))

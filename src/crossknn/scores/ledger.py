@@ -25,7 +25,7 @@ _FORMAT = 2
 _MANIFEST = "ledger.json"
 
 _SHARD_SECONDS = 1.0
-"""That a shard should take; one that takes less than half of it is followed by one of twice as many pairs."""
+"""That a shard should take; after less than half of it the next has twice as many pairs, after twice of it half."""
 
 _MOST_TIMES = 64
 """As many pairs as the fewest a shard may grow to: a scorer that was quick need not stay so."""
