@@ -155,16 +155,18 @@ def test_errors_are_said_and_the_page_goes_on(page: Any, address: str, world: An
 
 
 def test_a_slow_network_shows_that_it_works(page: Any, address: str, world: Any) -> None:
-    def slowly(route: Any) -> None:
-        time.sleep(0.4)
+    shown: list[str] = []
+
+    def before_it_is_sent(route: Any) -> None:
+        shown.append(page.inner_text("#status"))
         route.continue_()
 
     page.goto(address)
-    page.route("**/search/stream", slowly)
+    page.route("**/search/stream", before_it_is_sent)
     page.fill("#query", world.queries[2])
     page.click("#go")
-    page.get_by_text("Searching…").wait_for()
     _done(page)
+    assert shown[0] == "Searching…"
 
 
 def _contrast(colours: list[str]) -> float:
