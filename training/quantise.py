@@ -117,7 +117,7 @@ class Bert(Graph):
         norm = [self._parameter(f"embeddings.LayerNorm.{n}") for n in ("weight", "bias")]
         return self.node("LayerNormalization", total, *norm, epsilon=self.shape.epsilon)
 
-    def layer(self, index: int, x: str, mask: str, only_first: bool = False) -> str:
+    def layer(self, index: int, x: str, mask: str, only_first: bool = False, name: str = "") -> str:
         """One transformer layer; with `only_first` its output has the first token alone, (batch, 1, hidden)."""
         at = f"encoder.layer.{index}"
         q, k, v = (f"{at}.attention.self.{n}" for n in ("query", "key", "value"))
@@ -130,26 +130,32 @@ class Bert(Graph):
         x = self._add_and_norm(mixed, x, f"{at}.attention.output")
         (inner,) = self.project(x, f"{at}.intermediate.dense")
         (outer,) = self.project(self.contrib("Gelu", inner), f"{at}.output.dense")
-        return self._add_and_norm(outer, x, f"{at}.output")
+        return self._add_and_norm(outer, x, f"{at}.output", name)
 
-    def _add_and_norm(self, new: str, old: str, at: str) -> str:
+    def _add_and_norm(self, new: str, old: str, at: str, name: str = "") -> str:
         """Sum, not Add: the runtime turns Add and a norm into SkipLayerNormalization, several times as slow here."""
         norm = [self._parameter(f"{at}.LayerNorm.{n}") for n in ("weight", "bias")]
-        return self.node("LayerNormalization", self.node("Sum", new, old), *norm, epsilon=self.shape.epsilon)
+        summed = self.node("Sum", new, old)
+        return self.node("LayerNormalization", summed, *norm, epsilon=self.shape.epsilon, name=name)
 
     def _parameter(self, name: str) -> str:
         return self.constant(name, self.weights[name])
 
     def cross_encoder(self) -> onnx.ModelProto:
-        """Output `logits`, (batch, 1), raw. The last layer computes the first token alone: nothing else is read."""
-        x = self._hidden(only_first=True)
+        """Output `logits`, (batch, 1), raw, and the states of two layers, which cost nothing where nobody asks.
+
+        The last layer computes the first token alone: nothing else is read.
+        """
+        read = [round(part * self.shape.layers) for part in (2 / 3, 5 / 6)]
+        x = self._hidden(only_first=True, named=read)
         x = self.node("Gather", x, self.constant("first", np.array(0)), axis=1)
         for name in ("pooler.dense", "classifier"):
             last = {"name": "logits"} if name == "classifier" else {}
             parameters = [self._parameter(f"{name}.{n}") for n in ("weight", "bias")]
             x = self.node("Gemm", x, *parameters, transB=1, **last)
             x = x if last else self.node("Tanh", x)
-        return self.model({x: ["batch", 1]})
+        states = {f"states_{layer}": ["batch", "length", self.shape.hidden] for layer in read}
+        return self.model({x: ["batch", 1], **states})
 
     def encoder(self) -> onnx.ModelProto:
         """Output `embedding`, (batch, hidden): the mean over the text's tokens, of length 1 (so a sum does as well)."""
@@ -161,11 +167,12 @@ class Bert(Graph):
             {self.node("LpNormalization", total, axis=-1, p=2, name="embedding"): ["batch", self.shape.hidden]}
         )
 
-    def _hidden(self, only_first: bool = False) -> str:
+    def _hidden(self, only_first: bool = False, named: Sequence[int] = ()) -> str:
         mask = self.node("Cast", "attention_mask", to=TensorProto.INT32)
         x = self.embeddings()
         for index in range(self.shape.layers):
-            x = self.layer(index, x, mask, only_first=only_first and index + 1 == self.shape.layers)
+            name = f"states_{index + 1}" if index + 1 in named else ""
+            x = self.layer(index, x, mask, only_first=only_first and index + 1 == self.shape.layers, name=name)
         return x
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         RandomFirstStage,
         SentenceTransformersEncoder,
         TfIdf,
+        WithStates,
         WithVectors,
     )
     from crossknn.index import BuildOptions, Index, OpenSearch
@@ -67,6 +68,7 @@ __all__ = [
     "Shortlist",
     "TfIdf",
     "Tuning",
+    "WithStates",
     "WithVectors",
     "__version__",
 ]

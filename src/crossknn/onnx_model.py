@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from crossknn.errors import InputError, MissingExtraError
 from crossknn.fingerprints import digest_file
 from crossknn.token_inputs import TokenInputs, batches, plain
 
+_Made = TypeVar("_Made")
 _Json = TypeVar("_Json", dict[str, Any], list[Any])
 
 _PROVIDERS = {
@@ -98,14 +99,14 @@ class OnnxModel:
         return int(shape[1]) if len(shape) == 2 and isinstance(shape[1], int) else None
 
     @property
-    def token_output(self) -> str | None:
-        """Name of the output that has a vector for each token; None where none has."""
-        return next((name for name, shape in self._shapes.items() if len(shape) == 3), None)
+    def token_outputs(self) -> list[str]:
+        """Names of the outputs that have a vector for each token."""
+        return [name for name, shape in self._shapes.items() if len(shape) == 3]
 
     @property
     def is_pooled(self) -> bool:
         """Whether :meth:`run` has a row for each input, as far as the model declares it."""
-        return self._output != self.token_output
+        return self._output not in self.token_outputs
 
     @property
     def kernel(self) -> str:
@@ -122,7 +123,7 @@ class OnnxModel:
             InputError: the output has a vector for each token.
         """
         outputs: FloatArray | None = None
-        for rows, output in self._run_batches(inputs, self._output):
+        for rows, output in self._run_batches(inputs, [self._output], _only):
             if output.ndim > 2:
                 raise InputError(
                     f"the model's output {self._output!r} has shape {output.shape}, one vector a token; one row for an "
@@ -135,35 +136,60 @@ class OnnxModel:
         return np.empty((0, 1), dtype=np.float32) if outputs is None else outputs
 
     def run_tokens(self, inputs: TokenInputs) -> list[FloatArray]:
-        """As :meth:`run`, but of the output :attr:`token_output`: for each input (n_tokens, d) float32.
+        """As :meth:`run`, but of the first of :attr:`token_outputs`: for each input (n_tokens, d) float32.
 
         Raises:
             InputError: there is no such output.
         """
-        if self.token_output is None:
+        if not self.token_outputs:
             raise InputError(
                 "this ONNX model gives one vector for a text, and none for its tokens; export it with both outputs, "
                 "'token_embeddings' and 'sentence_embedding'"
             )
         lengths = inputs.lengths
         outputs: list[FloatArray] = [np.empty((0, 0), dtype=np.float32)] * len(lengths)
-        for rows, output in self._run_batches(inputs, self.token_output):
+        for rows, output in self._run_batches(inputs, self.token_outputs[:1], _only):
             for row, of_input in zip(rows, output, strict=True):
                 outputs[row] = np.array(of_input[: lengths[row]], dtype=np.float32)
         return outputs
 
-    def _run_batches(self, inputs: TokenInputs, output: str) -> Iterator[tuple[IntArray, np.ndarray[Any, Any]]]:
-        """Positions of a batch's inputs, and what the model gives for them."""
+    def run_states(self, inputs: TokenInputs) -> FloatArray:
+        """Of every one of :attr:`token_outputs`, the mean over the tokens of each input's second text.
+
+        Returns:
+            (n_inputs, n_outputs, d) float32, zeros where a text has no token.
+        """
+
+        def means(rows: IntArray, outputs: list[np.ndarray[Any, Any]]) -> FloatArray:
+            inside = inputs.within_second(rows).astype(np.float32)
+            shares = inside / np.maximum(inside.sum(axis=1, keepdims=True), 1)
+            return np.stack([(shares[:, None] @ output)[:, 0] for output in outputs], axis=1)
+
+        found: FloatArray | None = None
+        for rows, given in self._run_batches(inputs, self.token_outputs, means):
+            if found is None:
+                found = np.empty((len(inputs.lengths), *given.shape[1:]), dtype=np.float32)
+            found[rows] = given
+        return np.empty((0, len(self.token_outputs), 0), dtype=np.float32) if found is None else found
+
+    def _run_batches(
+        self, inputs: TokenInputs, outputs: list[str], made_of: Callable[[IntArray, list[np.ndarray[Any, Any]]], _Made]
+    ) -> Iterator[tuple[IntArray, _Made]]:
+        """Positions of a batch's inputs, and what is made of what the model gives for them."""
         lengths = inputs.lengths
         share = max(1, -(-len(lengths) // self._threads))
         some = batches(lengths, max_inputs=min(self._batch_size, share))
-        given = self._pool.map(lambda rows: self._run_batch(inputs.padded(rows), output), some)
-        return zip(some, given, strict=True)
+        made = self._pool.map(lambda rows: made_of(rows, self._run_batch(inputs.padded(rows), outputs)), some)
+        return zip(some, made, strict=True)
 
-    def _run_batch(self, padded: dict[str, IntArray], output: str) -> np.ndarray[Any, Any]:
-        """(n_inputs, ...)."""
-        given = self._session.run([output], {k: v for k, v in padded.items() if k in self._inputs})[0]
-        return np.asarray(given)
+    def _run_batch(self, padded: dict[str, IntArray], outputs: list[str]) -> list[np.ndarray[Any, Any]]:
+        """(n_inputs, ...) of each output."""
+        given = self._session.run(outputs, {k: v for k, v in padded.items() if k in self._inputs})
+        return [np.asarray(output) for output in given]
+
+
+def _only(rows: IntArray, outputs: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    return outputs[0]
 
 
 def _find_model(folder: Path, file: str) -> Path:

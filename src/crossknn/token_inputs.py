@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 from tokenizers import Tokenizer
 
-from crossknn.arrays import IntArray
+from crossknn.arrays import BoolArray, IntArray
 from crossknn.errors import InputError
 
 
@@ -121,6 +121,22 @@ class TokenInputs:
         """(n_inputs,) tokens of each, special ones included."""
         lengths = self.a.lengths + self.template.n_special
         return lengths if self.b is None else lengths + self.b.lengths
+
+    @classmethod
+    def of_second(cls, template: InputTemplate, texts: Tokens, max_length: int) -> TokenInputs:
+        """Texts where the second of two goes, with nothing in the first's place, as far as there is room."""
+        nothing = Tokens(texts.ids, np.zeros_like(texts.starts), np.zeros_like(texts.lengths))
+        return cls(template, nothing, texts.truncated(max_length - template.n_special))
+
+    def within_second(self, rows: IntArray) -> BoolArray:
+        """(len(rows), longest) which of what :meth:`padded` gives are tokens of the second text."""
+        some = self.take(rows)
+        assert some.b is not None  # a template of two texts
+        before = self.template.pieces[: self.template.pieces.index("b")]
+        start = some.a.lengths + sum(isinstance(piece, int) for piece in before)
+        column = np.arange(int(some.lengths.max(initial=0)))
+        inside: BoolArray = (column >= start[:, None]) & (column < (start + some.b.lengths)[:, None])
+        return inside
 
     def take(self, rows: IntArray) -> TokenInputs:
         """Some of them."""

@@ -123,7 +123,7 @@ def benchmark_command(
         report = benchmark(
             data,
             cached,
-            open_first_stage(first_stage, device),
+            open_first_stage(first_stage, device, cached),
             folder=out_folder,
             options=options,
             progress=lambda what: _bar(stack, what),

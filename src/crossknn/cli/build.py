@@ -120,7 +120,8 @@ def build(
     )
     check_place(out_folder)
     cached = None if dry_run else cache_file  # scores that are there already would make the trial too quick
-    opened, retriever = open_scorer(scorer, device, cached), open_first_stage(first_stage, device)
+    opened = open_scorer(scorer, device, cached)
+    retriever = open_first_stage(first_stage, device, opened)
     calls = options.price(len(train), len(texts))
     if dry_run:
         asked = train, list(texts.values())

@@ -23,8 +23,10 @@ from crossknn.first_stage import (
     LateInteraction,
     OnnxEncoder,
     RandomFirstStage,
+    Reader,
     SentenceTransformersEncoder,
     TfIdf,
+    WithStates,
     WithVectors,
 )
 from crossknn.onnx_model import OnnxOptions
@@ -38,8 +40,9 @@ SCORER_HELP = (
 )
 FIRST_STAGE_HELP = (
     "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'; with "
-    "'hybrid:' before a bi-encoder, n-grams of letters count as well, and with 'late:' before that or a "
-    "bi-encoder, which tokens meet ('late:st:TOKENS+hybrid:st:VECTORS' takes two models)."
+    "'hybrid:' before a bi-encoder, n-grams of letters count as well, with 'states:' before that or a bi-encoder, "
+    "what the cross-encoder makes of each item, and with 'late:' before any of these, which tokens meet "
+    "('late:st:TOKENS+hybrid:st:VECTORS' takes two models)."
 )
 
 Shortlisted = Annotated[
@@ -90,8 +93,13 @@ def _open_scorer(spec: str, device: str, *, named: bool) -> Scorer:
     )
 
 
-def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
+def open_first_stage(spec: str, device: str = "cpu", scorer: Scorer | None = None) -> FirstStage:
     """The first stage that a ``--first-stage`` names.
+
+    Args:
+        spec: the name.
+        device: where a model runs.
+        scorer: the cross-encoder whose hidden states ``states:`` reads.
 
     Raises:
         InputError: the name fits nothing.
@@ -110,12 +118,20 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         return Dense(SentenceTransformersEncoder(name, device=device))
     if kind == "hybrid" and name:
         beside = open_first_stage(name, device)
-        if not isinstance(beside, Dense) or isinstance(beside, Hybrid):
+        if not isinstance(beside, Dense) or isinstance(beside, Hybrid | WithStates):
             raise InputError(f"hybrid takes a dual encoder, a folder, st:NAME or demo, not {name!r}")
         return Hybrid(beside.encoder)
+    if kind == "states" and name:
+        dense = open_first_stage(name, device)
+        if not isinstance(dense, Dense) or not isinstance(scorer, Reader):
+            raise InputError(
+                "states takes a dual encoder, hybrid: before it or not, and a cross-encoder whose model is here, not "
+                f"{name!r} and a {type(scorer).__name__}"
+            )
+        return WithStates(dense, scorer)
     if kind == "late" and name:
         tokens, vectors = _late_parts(spec)
-        dense = open_first_stage(vectors, device)
+        dense = open_first_stage(vectors, device, scorer)
         first = dense if tokens == vectors else open_first_stage(tokens, device)
         if not isinstance(first, Dense) or not isinstance(dense, Dense):
             raise InputError(f"late takes a bi-encoder, hybrid: before it or not, or two and + between, not {name!r}")
@@ -124,7 +140,7 @@ def open_first_stage(spec: str, device: str = "cpu") -> FirstStage:
         return Dense(OnnxEncoder(spec, OnnxOptions(device=device)))
     raise InputError(
         f"no first stage {spec!r}: there is no such folder, and it is not bm25, tfidf, st:NAME, random, demo, or one "
-        "of these dual encoders with hybrid: or late: before it"
+        "of these dual encoders with hybrid:, states: or late: before it"
     )
 
 
@@ -133,7 +149,7 @@ def _late_parts(spec: str) -> tuple[str, str]:
     both = spec.removeprefix("late:")
     for plus in re.finditer(r"\+", both):
         tokens, vectors = both[: plus.start()], both[plus.end() :]
-        if vectors.startswith(("st:", "hybrid:")) or vectors == "demo" or Path(vectors).is_dir():
+        if vectors.startswith(("st:", "hybrid:", "states:")) or vectors == "demo" or Path(vectors).is_dir():
             return tokens, vectors
     return both, both
 
@@ -159,8 +175,8 @@ def absolute(spec: str) -> str:
     if kind == "st":
         model, mark, dtype = (name, "", "") if Path(name).is_dir() else name.partition("#")
         return f"st:{absolute(model)}{mark}{dtype}"
-    if kind == "hybrid":
-        return f"hybrid:{absolute(name)}"
+    if kind in ("hybrid", "states"):
+        return f"{kind}:{absolute(name)}"
     return str(Path(spec).resolve()) if spec != "demo" and Path(spec).is_dir() else spec
 
 

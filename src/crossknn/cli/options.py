@@ -81,7 +81,7 @@ def open_index(
     with _remembered("--scorer", scorer is None):
         opened = open_scorer(scorer_spec, device, cache_file, named=scorer is not None)
     with _remembered("--first-stage", first_stage is None):
-        retriever = open_first_stage(first_spec, device)
+        retriever = open_first_stage(first_spec, device, opened)
     return Index.load(folder, scorer=opened, first_stage=retriever, in_memory=in_memory)
 
 

@@ -22,7 +22,7 @@ from crossknn.factorization import Factorization, ItemModel, MFInductive
 from crossknn.factorization.item_model import GatedMLP
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
-from crossknn.first_stage import Dense, FirstStage, Hybrid, LateInteraction, SentenceTransformersEncoder, WithVectors
+from crossknn.first_stage import Dense, FirstStage, Hybrid, SentenceTransformersEncoder, WithStates, WithVectors
 from crossknn.first_stage.base import Kept
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
@@ -205,10 +205,10 @@ class _Lab:
             raise InputError(
                 f"{text} needs the vectors of a dense first stage, and {self.base.first_stage.fingerprint} has none"
             )
-        if name.first in OVER and isinstance(self.dense, Hybrid):
-            raise InputError(f"{text}: the first stage is a hybrid one already; leave out /{name.first}")
-        if name.first == LATE and self.dense is not None:
-            LateInteraction(self.dense.encoder)
+        if name.first in OVER and isinstance(self.dense, Hybrid | WithStates):
+            raise InputError(f"{text}: the first stage has vectors beside already; leave out /{name.first}")
+        if name.first is not None and name.first in OVER and self.dense is not None:
+            OVER[name.first](self.dense.encoder, None, self.base.scorer)
         if self.base.first_stage.fingerprint.startswith(f"{LATE}:") and (name.first is not None or _fine_tunes(name)):
             raise InputError(f"{text}: the first stage is late interaction already; give the dual encoder alone")
         if self.base_vectors is None and name.learner is None and name.method != "rerank":
@@ -234,7 +234,7 @@ class _Lab:
         """The index of a name's learner and calls, and what it cost; made once."""
         if name.learner is None:
             base, embed_seconds = self._base(name)
-            return base, Offline(embed_seconds=embed_seconds)
+            return base, Offline(calls=name.reads_items * len(base), embed_seconds=embed_seconds)
         key = name.learner, name.calls, name.queries, _over(name)
         if key not in self._learned:
             make = self._factorized if LEARNERS[name.learner].fine_tuning is None else self._distilled
@@ -248,7 +248,7 @@ class _Lab:
             assert over is not None
             assert self.dense is not None  # as checked before anything was paid
             start = time.perf_counter()
-            index = self.base.with_first_stage(OVER[over](self.dense.encoder, self.base_vectors))
+            index = self.base.with_first_stage(OVER[over](self.dense.encoder, self.base_vectors, self.base.scorer))
             self._bases[over] = index, self.embed_seconds + time.perf_counter() - start
         return self._bases[over]
 
@@ -261,7 +261,8 @@ class _Lab:
             index = base.learn(self._train_queries(name), options, progress=told)
             reembed_seconds = self._reembed_seconds(index)
             kept.take_off(reembed_seconds)
-        return index, self._cost(index, embed_seconds, kept.seconds, reembed_seconds)
+        cost = self._cost(index, embed_seconds, kept.seconds, reembed_seconds)
+        return index, replace(cost, calls=cost.calls + name.reads_items * len(index))
 
     def _cost(self, index: Index, embed_seconds: float, train_seconds: float, reembed_seconds: float) -> Offline:
         assert index.train_scores is not None

@@ -24,10 +24,13 @@ from crossknn.first_stage import (
     Hybrid,
     LateInteraction,
     RandomFirstStage,
+    Reader,
     TfIdf,
+    WithStates,
     WithVectors,
 )
 from crossknn.index import BuildOptions
+from crossknn.scorers import Scorer
 from crossknn.scores import AllItems, PerQuery
 from crossknn.search import METHODS, SearchMethod
 from crossknn.search.named import variant
@@ -37,6 +40,8 @@ DISTILLED = "distilled"
 VECTORS = "vectors"
 HYBRID = "hybrid"
 LATE = "late"
+STATES = "states"
+LATE_STATES = "latestates"
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,25 @@ LEARNERS: Mapping[str, Learner] = {
     "mf-side-distilled": Learner(MFSideInformation, needs_vectors=True, second_pass=True, fine_tuning=_FINE_TUNING),
 }
 
-OVER: Mapping[str, Callable[[Encoder, FloatArray | None], FirstStage]] = {
-    HYBRID: Hybrid,
-    LATE: lambda encoder, vectors: WithVectors(LateInteraction(encoder), Hybrid(encoder, vectors)),
+
+def _with_states(encoder: Encoder, vectors: FloatArray | None, scorer: Scorer) -> WithStates:
+    if not isinstance(scorer, Reader):
+        raise InputError(f"a {type(scorer).__name__} shows no hidden states; leave out /{STATES} and /{LATE_STATES}")
+    return WithStates(Hybrid(encoder, vectors), scorer)
+
+
+OVER: Mapping[str, Callable[[Encoder, FloatArray | None, Scorer], FirstStage]] = {
+    HYBRID: lambda encoder, vectors, scorer: Hybrid(encoder, vectors),
+    LATE: lambda encoder, vectors, scorer: WithVectors(LateInteraction(encoder), Hybrid(encoder, vectors)),
+    STATES: _with_states,
+    LATE_STATES: lambda encoder, vectors, scorer: WithVectors(
+        LateInteraction(encoder), _with_states(encoder, vectors, scorer)
+    ),
 }
-"""What an index may be over from the start, made of a dual encoder and its item vectors."""
+"""What an index may be over from the start, made of a dual encoder, its item vectors and the cross-encoder."""
+
+READING = (STATES, LATE_STATES)
+"""Those for which the cross-encoder reads every item, which counts as a call for each."""
 
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
 
@@ -105,12 +124,13 @@ class SystemName:
         first: what ranks the first items: a first stage in place of the index's, ``vectors`` for the learned item
             vectors themselves, or ``distilled`` for the dual encoder fine-tuned on as many calls. Or one of
             :data:`OVER`, what the index is over from the start: ``hybrid`` (:class:`~crossknn.Hybrid`), whose vectors
-            are then learned from too, or ``late``, :class:`~crossknn.LateInteraction` before these. None is the index's
-            first stage, but what was learned where ``rerank`` has a learner.
+            are then learned from too, ``late``, :class:`~crossknn.LateInteraction` before these, ``states``,
+            :class:`~crossknn.WithStates` over them, or ``latestates``, both. None is the index's first stage, but what
+            was learned where ``rerank`` has a learner.
         learner: what is learned offline: one of :data:`LEARNERS` (``scale`` learns the normalisation of scores alone,
             appendix A.4 of the paper; ``distilled`` is a fine-tuned dual encoder); None learns nothing.
-        calls: CE calls offline for each item; None is the learner's own setting (100 for each train query, all items
-            for CUR).
+        calls: CE calls offline for each item, one of them to read it where ``first`` has states; None is the learner's
+            own setting (100 for each train query, all items for CUR).
         queries: how many of the train queries, the first ones, are learned from; None takes all.
     """
 
@@ -171,6 +191,11 @@ class SystemName:
         learned = f":{self.learner}" + (f" x{self.queries}" if self.queries else "")
         return whole + learned if self.learner else whole
 
+    @property
+    def reads_items(self) -> bool:
+        """Whether the cross-encoder reads every item, beside the pairs that it scores."""
+        return self.first in READING
+
     def search_method(self) -> SearchMethod:
         """How the budget is spent.
 
@@ -202,7 +227,9 @@ class SystemName:
             n_queries = self.queries
         learner = LEARNERS[self.learner]
         factorization = learner.factorization()
-        calls = None if self.calls is None else round(self.calls * n_items)
+        calls = None if self.calls is None else round((self.calls - self.reads_items) * n_items)
+        if calls is not None and calls < 1:
+            raise InputError(f"{self.family}: reading the items is a call for each, and leaves no other; give @2")
         if calls is not None and calls > n_queries * n_items:
             raise InputError(
                 f"{self.family}: {self.calls:g} calls per item need as many train queries; there are {n_queries:,}"

@@ -8,6 +8,7 @@ from crossknn.first_stage.hybrid import Hybrid
 from crossknn.first_stage.late import LateInteraction, TokenEncoder
 from crossknn.first_stage.onnx import OnnxEncoder
 from crossknn.first_stage.random import RandomFirstStage
+from crossknn.first_stage.states import Reader, WithStates
 from crossknn.first_stage.tfidf import TfIdf
 
 __all__ = [
@@ -21,9 +22,11 @@ __all__ = [
     "LateInteraction",
     "OnnxEncoder",
     "RandomFirstStage",
+    "Reader",
     "SentenceTransformersEncoder",
     "TfIdf",
     "TokenEncoder",
     "VectorFirstStage",
+    "WithStates",
     "WithVectors",
 ]

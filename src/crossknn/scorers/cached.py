@@ -8,7 +8,7 @@ import sqlite3
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,17 @@ class CachedScorer:
     def prepare(self, items: Sequence[str]) -> BoundScorer:
         """Prepare the scorer, and hash the items once. Costs no CE call."""
         return _BoundCached(self, prepared(self._scorer, items), [_digest(text) for text in items])
+
+    def states(self, texts: Sequence[str]) -> FloatArray:
+        """The scorer's own hidden states, see :class:`~crossknn.WithStates`; the file keeps none.
+
+        Raises:
+            InputError: it has none to show.
+        """
+        read: Callable[[Sequence[str]], FloatArray] | None = getattr(self._scorer, "states", None)
+        if read is None:
+            raise InputError(f"a {type(self._scorer).__name__} has no hidden states to read")
+        return read(texts)
 
     def look_up(self, wanted: Sequence[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], float]:
         """Those of the (query hash, item hash) pairs that have a score."""

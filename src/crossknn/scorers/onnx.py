@@ -42,6 +42,29 @@ class OnnxScorer:
         """Tokenise the items once. Costs no CE call."""
         return BoundOnnxScorer(self._model, self._template, items)
 
+    def states(self, texts: Sequence[str]) -> FloatArray:
+        """Hidden states, as :class:`~crossknn.WithStates` reads them: of the outputs that have a vector for each token.
+
+        Args:
+            texts: each is read as an item, with an empty query; cut where it is too long.
+
+        Returns:
+            (n_texts, n_outputs, d) float32, zeros for a text without a token.
+
+        Raises:
+            InputError: the model has no such output beside its logit.
+
+        Cost: a pass of the model over each text, somewhat less than a CE call.
+        """
+        if not self._model.token_outputs:
+            raise InputError(
+                "this ONNX cross-encoder shows its logit alone; export it with further outputs of shape (batch, "
+                "length, width), the hidden states of a layer or two some two thirds of the way up, or score with "
+                "sentence-transformers"
+            )
+        tokens = Tokens.of(self._model.tokenizer, texts)
+        return self._model.run_states(TokenInputs.of_second(self._template, tokens, self._model.max_length))
+
 
 class BoundOnnxScorer:
     """An :class:`OnnxScorer` with its items tokenised.

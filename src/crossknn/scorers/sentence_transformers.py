@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,11 @@ _UNLIMITED = 1_000_000
 _PROBES = (("a", "b"), ("what is a heart attack?", "Acute myocardial infarction"), ("naïve", "Ünïcode, 東京"))
 _LONG = 4_096
 """Times that a text of three words is repeated, at most, to have one that must be truncated."""
+
+_READ_AT = (2 / 3, 5 / 6)
+"""Layers whose states are read, as parts of the way from the first to the last."""
+_READ_AT_ONCE = 4_096
+"""Texts whose states stay on the device until they are fetched."""
 
 _NEAR = {"torch.float16": 3e-2, "torch.bfloat16": 2e-1}
 """How far scores of the same tokens may lie apart where they were padded otherwise: of 1, or of a larger score; 1e-3 in
@@ -91,6 +96,27 @@ class SentenceTransformersScorer:
     def prepare(self, items: Sequence[str]) -> _BoundSentenceTransformers:
         """Bind to items, and tokenise them. Costs no CE call."""
         return _BoundSentenceTransformers(self._model, items)
+
+    def states(self, texts: Sequence[str]) -> FloatArray:
+        """Hidden states, as :class:`~crossknn.WithStates` reads them, two thirds and five sixths of the way up.
+
+        Args:
+            texts: each is read as an item, with an empty query; cut where it is too long.
+
+        Returns:
+            (n_texts, 2, d) float32, zeros for a text without a token.
+
+        Raises:
+            InputError: ``tokenises_once`` is False: only ``predict`` knows how this model reads.
+
+        Cost: a pass of the model over each text, somewhat less than a CE call.
+        """
+        parts = [self._model.states(texts[n : n + _READ_AT_ONCE]) for n in range(0, len(texts), _READ_AT_ONCE)]
+        return np.concatenate(parts) if parts else self._model.states(["a"])[:0]
+
+
+def _read_layers(n_layers: int) -> list[int]:
+    return [round(part * n_layers) for part in _READ_AT]
 
 
 class _SeenError(Exception):
@@ -160,10 +186,35 @@ class _Model:
         return tensors.keys() == own.keys() and all(np.array_equal(own[name], tensors[name]) for name in own)
 
     def logits(self, inputs: TokenInputs) -> FloatArray:
-        """(n_inputs,) raw logits; where memory runs out, less is taken at once from then on."""
+        """(n_inputs,) raw logits."""
+
+        def one(given: dict[str, Any], rows: IntArray) -> Any:
+            return self._opened.model(**given).logits[:, :1]
+
+        return self._run(inputs, one)[:, 0]
+
+    def states(self, texts: Sequence[str]) -> FloatArray:
+        """See :meth:`SentenceTransformersScorer.states`."""
+        if self.template is None:
+            raise InputError("this cross-encoder reads in a way of its own: what it makes of a text alone is not known")
+        inputs = TokenInputs.of_second(self.template, self.tokens(texts), self.max_length)
+
+        def means(given: dict[str, Any], rows: IntArray) -> Any:
+            hidden = self._opened.model(**given, output_hidden_states=True).hidden_states
+            inside = self._torch.from_numpy(inputs.within_second(rows)).to(self._device, hidden[0].dtype)
+            shares = inside / inside.sum(dim=1, keepdim=True).clamp(min=1)
+            return self._torch.stack(
+                [(shares[:, None] @ hidden[layer])[:, 0] for layer in _read_layers(len(hidden) - 1)], dim=1
+            ).flatten(1)
+
+        means_of = self._run(inputs, means)
+        return means_of.reshape(len(texts), len(_READ_AT), -1).astype(np.float32)
+
+    def _run(self, inputs: TokenInputs, made_of: Callable[[dict[str, Any], IntArray], Any]) -> FloatArray:
+        """(n_inputs, width) what is made of batches; where memory runs out, less is taken at once from then on."""
         lengths = inputs.lengths
         waiting = self._batches(lengths)[::-1]
-        logits, found = np.empty(len(lengths)), []
+        found = []
         self._opened.eval()
         with self._torch.inference_mode():
             while waiting:
@@ -171,7 +222,7 @@ class _Model:
                 padded = {name: values for name, values in inputs.padded(rows).items() if name in self._names}
                 try:
                     given = {name: self._torch.from_numpy(v).to(self._device) for name, v in padded.items()}
-                    found.append((rows, self._opened.model(**given).logits[:, 0].float()))
+                    found.append((rows, made_of(given, rows).float()))
                 except self._torch.cuda.OutOfMemoryError:
                     if len(rows) == 1:
                         raise
@@ -179,9 +230,10 @@ class _Model:
                     self._batch_size = None if self._batch_size is None else len(rows) // 2
                     left = np.concatenate([rows, *waiting[::-1]])
                     waiting = [left[some] for some in self._batches(lengths[left])][::-1]
+        made = np.empty((len(lengths), found[0][1].shape[1] if found else 0))
         for rows, values in found:  # only now does anyone wait for the device
-            logits[rows] = values.cpu().numpy()
-        return logits
+            made[rows] = values.cpu().numpy()
+        return made
 
     def _batches(self, lengths: IntArray) -> list[IntArray]:
         if self._batch_size is not None:
