@@ -146,8 +146,16 @@ class TinyModels:
         return np.mean([table[token] @ projection for token in tokenizer.encode(text).ids], axis=0)
 
     def cross_encoder(
-        self, folder: Path, *, seed: int = 0, style: str = "bert", n_logits: int = 1, external: bool = False
+        self,
+        folder: Path,
+        *,
+        seed: int = 0,
+        style: str = "bert",
+        n_logits: int = 1,
+        external: bool = False,
+        states: bool = False,
     ) -> Path:
+        """With ``states``, a token's are its value, and in a further output its value as the logit counts it."""
         from onnx import helper
 
         values = self.values(seed)
@@ -166,7 +174,15 @@ class TinyModels:
         ]
         constants = {"values": values, "one": np.array(1), "axes": np.array([1]), "nine": np.array(9, dtype="f4")}
         inputs = ("input_ids", "attention_mask", "token_type_ids")
-        return self._write(folder, nodes, constants, inputs, style=style, external=external)
+        outputs: dict[str, Any] = {"logits": None}
+        if states:
+            nodes += [
+                helper.make_node("Unsqueeze", [of, "last"], [name])
+                for of, name in (("value", "low"), ("typed", "high"))
+            ]
+            constants["last"] = np.array([-1])
+            outputs |= {name: ["n", "length", 1] for name in ("low", "high")}
+        return self._write(folder, nodes, constants, inputs, style=style, external=external, outputs=outputs)
 
     def encoder(
         self, folder: Path, *, seed: int = 0, outputs: Sequence[str] = ("logits",), modules: Sequence[str] = ()

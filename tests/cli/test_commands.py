@@ -230,6 +230,21 @@ def test_a_hybrid_first_stage_is_found_again_from_another_folder(
     assert json.loads(run("search", "../x.crossknn", *SEARCH[2:], *asked, "--json").stdout)["hits"] == here
 
 
+def test_states_are_those_of_the_scorer_that_is_named(folder: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.encoder(folder / "encoder")
+    tiny.cross_encoder(folder / "ce", states=True)
+    tiny.cross_encoder(folder / "shut")
+    build = ("build", "items.jsonl", "--out", "x.crossknn", "--first-stage", "states:encoder")
+    run(*build, "--scorer", "ce", "--cache", "scores.sqlite", "--queries", "train.csv", "--top", "5", "--uniform", "5")
+    monkeypatch.chdir(folder.parent)
+    found = json.loads(run("search", str(folder / "x.crossknn"), "small red", "--budget", "20", "--json").stdout)
+    assert found["calls"] == 20
+    monkeypatch.chdir(folder)
+    assert "shows its logit alone" in run(*build, "--scorer", "shut", exit_code=1).stderr
+    assert "reads 42 items first" in run(*build, "--scorer", "ce", "--dry-run").output
+    assert "and a FunctionScorer" in run(*BUILD, "--first-stage", "states:encoder", exit_code=1).stderr
+
+
 def test_the_price_is_said_and_nothing_is_written(folder: Path) -> None:
     asked = (*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5", "--dry-run")
     assert "30 cross-encoder calls" in run(*asked).output
@@ -275,6 +290,7 @@ def test_the_price_is_less_by_what_an_interrupted_build_has_done(folder: Path) -
         ((*BUILD, "--first-stage", "nothing"), "no first stage 'nothing'"),
         ((*BUILD, "--first-stage", "hybrid:bm25"), "hybrid takes a dual encoder"),
         ((*BUILD, "--first-stage", "late:bm25"), "late takes a bi-encoder"),
+        ((*BUILD, "--first-stage", "states:bm25"), "states takes a dual encoder"),
     ],
 )
 def test_errors_are_one_line_with_exit_code_1(folder: Path, args: tuple[str, ...], message: str) -> None:

@@ -17,9 +17,11 @@ from crossknn import (
     LateInteraction,
     OnnxEncoder,
     OnnxOptions,
+    OnnxScorer,
     RandomFirstStage,
     SentenceTransformersEncoder,
     TfIdf,
+    WithStates,
     WithVectors,
 )
 from crossknn.first_stage import FirstStage, VectorFirstStage
@@ -84,6 +86,16 @@ def _late_onnx(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
     return LateInteraction(OnnxEncoder(tiny.encoder(folder, outputs=["tokens", "sentence_embedding"])))
 
 
+def _states(tiny: Any, tiny_torch: Any, folder: Any) -> Dense:
+    return WithStates(
+        _hybrid(tiny, tiny_torch, folder), OnnxScorer(tiny.cross_encoder(folder, states=True)), dimensions=2
+    )
+
+
+def _late_with_states(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
+    return WithVectors(LateInteraction(_Words()), _states(tiny, tiny_torch, folder))
+
+
 def _random(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:
     return RandomFirstStage(3)
 
@@ -109,6 +121,8 @@ def _sentence_transformers(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStag
         _late,
         _late_with_vectors,
         _late_onnx,
+        _states,
+        _late_with_states,
         _onnx,
         pytest.param(_sentence_transformers, marks=pytest.mark.torch),
         pytest.param(_late_sentence_transformers, marks=pytest.mark.torch),

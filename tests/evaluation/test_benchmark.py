@@ -23,6 +23,7 @@ from crossknn import (
     LateInteraction,
     PerQuery,
     Rerank,
+    WithStates,
     WithVectors,
 )
 from crossknn.errors import InputError
@@ -49,7 +50,14 @@ def lab() -> tuple[BenchmarkData, Any, Any, list[tuple[str, str]]]:
 
     vectors = dict(zip(items + queries, np.vstack([v, u + rng.normal(size=u.shape)]), strict=True))
     data = BenchmarkData(dict(zip(items, items, strict=True)), queries[:N_TRAIN], queries[N_TRAIN:])
-    return data, FunctionScorer(score, name="low rank"), Dense(_OneToken(vectors)), paid
+    return data, _Shown(score, name="low rank"), Dense(_OneToken(vectors)), paid
+
+
+class _Shown(FunctionScorer):
+    """A scorer that can be looked into."""
+
+    def states(self, texts: Sequence[str]) -> Any:
+        return np.random.default_rng(1).normal(size=(len(texts), 2, 3))
 
 
 class _OneToken(GivenVectors):
@@ -83,6 +91,9 @@ SYSTEMS = (
     "bayes/hybrid:mf-side-refined@2",
     "rerank/late",
     "bayes/late:mf-side-refined@2",
+    "rerank/states",
+    "bayes/states:mf-side-refined@2",
+    "bayes/latestates:mf-side-refined@2",
 )
 
 
@@ -100,6 +111,8 @@ def test_every_system_runs_and_finds_what_it_must(lab: Any, tmp_path: Path) -> N
     assert report.offline["axn:mf@2"].calls == 2 * N_ITEMS == report.offline["rerank:mf@2"].calls
     assert report.offline["adacur:cur@5"].calls == 5 * N_ITEMS
     assert report.offline["rerank"].calls == 0
+    assert report.offline["rerank/states"].calls == N_ITEMS  # each is read
+    assert report.offline["bayes/states:mf-side-refined@2"].calls == 2 * N_ITEMS
     assert report.offline["axn:mf@5"].family == report.offline["axn:mf@2"].family == "axn:mf"
     assert report.offline["axn:mf@5"].train_seconds > 0
     assert (report.offline["axn:mf@2x4"].calls, report.offline["axn:mf@2x4"].family) == (2 * N_ITEMS, "axn:mf x4")
@@ -115,6 +128,7 @@ def test_every_system_runs_and_finds_what_it_must(lab: Any, tmp_path: Path) -> N
     assert " with " in stages["axn/bm25:mf@2"]
     assert all(stages[name].startswith("hybrid") == ("/hybrid" in name) for name in SYSTEMS)
     assert all(stages[name].startswith("late") == ("/late" in name) for name in SYSTEMS)
+    assert all(("states:" in stages[name]) == ("states" in name) for name in SYSTEMS)
     found = {(pair.method, pair.other, pair.budget): pair for pair in report.pairs}
     assert {pair.method: pair.other for pair in report.pairs} == {
         **dict.fromkeys(("tour-ce", "tour-mse", "axn", "axn-paper"), "rerank"),
@@ -302,6 +316,7 @@ def test_names_say_what_is_run() -> None:
         ("axn/distilled", "such as in axn/distilled:mf@10"),
         ("axn/hybrid:distilled@2", "leave out /hybrid"),
         ("axn/late:mf-side-distilled@2", "leave out /late"),
+        ("axn/states:mf-side-distilled@2", "leave out /states"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
@@ -347,7 +362,9 @@ def test_what_cannot_be_measured_is_said_before_a_call_is_paid(
         ("bm25", "axn/vectors:mf@2", "axn/vectors:mf@2 needs the vectors"),
         ("bm25", "axn:mf-adamw@2", "axn:mf-adamw@2 needs the vectors"),
         ("bm25", "rerank/hybrid", "rerank/hybrid needs the vectors"),
-        ("hybrid", "axn/hybrid:mf@2", "the first stage is a hybrid one already"),
+        ("dense", "axn/states:mf@1", "leaves no other; give @2"),
+        ("hybrid", "axn/hybrid:mf@2", "has vectors beside already"),
+        ("states", "axn/hybrid:mf@2", "has vectors beside already"),
         ("no tokens", "bayes/late:mf@2", "gives one for a text"),
         ("late", "axn/bm25:mf@2", "late interaction already"),
     ],
@@ -360,6 +377,7 @@ def test_what_cannot_be_built_is_said_before_a_call_is_paid(
     others = {
         "bm25": BM25(),
         "hybrid": Hybrid(first_stage.encoder),
+        "states": WithStates(first_stage, scorer),
         "late": WithVectors(LateInteraction(first_stage.encoder), first_stage),
         "no tokens": Dense(GivenVectors({}), of_items),
     }

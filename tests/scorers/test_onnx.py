@@ -38,6 +38,19 @@ def test_nothing_is_said_where_nothing_is_cut(tiny: Any, tmp_path: Path) -> None
     assert bound.truncated == 0
 
 
+def test_states_are_the_means_over_an_items_own_tokens_read_with_an_empty_query(tiny: Any, tmp_path: Path) -> None:
+    scorer = OnnxScorer(tiny.cross_encoder(tmp_path, states=True), OnnxOptions(batch_size=2))
+    texts = ["bird fish", LONG, "", "cat", "bone bone bone dog"]
+    values, tokenizer = tiny.values(0), tiny.make_tokenizer()
+    of_text = [values[tokenizer.encode(text, add_special_tokens=False).ids] for text in texts]
+    low = [float(np.mean(values)) if len(values) else 0.0 for values in of_text]
+    np.testing.assert_allclose(scorer.states(texts)[..., 0], [[mean, 10 * mean] for mean in low], rtol=1e-6)
+    assert scorer.states([]).shape[:2] == (0, 2)
+    assert scorer.prepare(["cat"]).score(["dog"], np.array([0]), np.array([0]))[0] == tiny.logit("dog", "cat")
+    with pytest.raises(InputError, match="shows its logit alone; export it with further outputs"):
+        OnnxScorer(tiny.cross_encoder(tmp_path / "plain")).states(texts)
+
+
 @pytest.mark.parametrize("style", ["bert", "roberta", "none"])
 def test_pairs_are_joined_as_the_tokenizer_joins_them(tiny: Any, tmp_path: Path, style: str) -> None:
     bound = OnnxScorer(tiny.cross_encoder(tmp_path, style=style)).prepare(["bird fish", "cat", "bone bone"])

@@ -119,6 +119,28 @@ def test_texts_tokenised_once_score_as_predict_does(tiny_torch: Any, tmp_path: P
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_states_are_the_means_over_an_items_own_tokens_read_with_an_empty_query(
+    tiny_torch: Any, tmp_path: Path, batch_size: int | None
+) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    folder, tokenizer = tiny_torch.cross_encoder(tmp_path), tiny_torch.make_tokenizer()
+    scorer = SentenceTransformersScorer(str(folder), device="cpu", batch_size=batch_size)
+    texts = ["bird fish", "cat", "water dog zebra bone"]
+    bare = transformers.BertForSequenceClassification.from_pretrained(folder).eval()
+    for text, states in zip(texts, scorer.states(texts), strict=True):
+        encoding = tokenizer.encode("", text)
+        own = [n for n, sequence in enumerate(encoding.sequence_ids) if sequence == 1]
+        ids, kinds = torch.tensor([encoding.ids]), torch.tensor([encoding.type_ids])
+        with torch.no_grad():
+            hidden = bare(input_ids=ids, token_type_ids=kinds, output_hidden_states=True).hidden_states
+        expected = np.array([hidden[layer][0, own].mean(dim=0).numpy() for layer in (1, 2)])  # of two layers
+        np.testing.assert_allclose(states, expected, atol=1e-5)
+    assert not scorer.states([""]).any()
+    assert scorer.states([]).shape == (0, 2, 16)
+
+
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore::crossknn.errors.CrossKNNWarning")
 def test_a_model_that_reads_in_its_own_way_is_left_to_predict(
     tiny_torch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +151,8 @@ def test_a_model_that_reads_in_its_own_way_is_left_to_predict(
     monkeypatch.setattr(model, "predict", lambda texts, **k: plainly([["dog " + a, b] for a, b in texts], **k))
     scorer = SentenceTransformersScorer(model)
     assert not scorer.tokenises_once
+    with pytest.raises(InputError, match="reads in a way of its own"):
+        scorer.states(pairs[1])
     scores = scorer.prepare(pairs[1]).score(pairs[0], *pairs[2:])
     np.testing.assert_allclose(scores, _predicted(model, pairs), rtol=1e-5, atol=1e-5)
 

@@ -18,6 +18,7 @@ from crossknn.cli.terminal import notes, one_line_errors, progress_bar
 from crossknn.errors import InputError
 from crossknn.evaluation.systems import LEARNERS
 from crossknn.factorization import Factorization
+from crossknn.first_stage import WithStates, WithVectors
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_metadata, read_queries
 from crossknn.scorers import Scorer
@@ -122,6 +123,8 @@ def build(
     cached = None if dry_run else cache_file  # scores that are there already would make the trial too quick
     opened = open_scorer(scorer, device, cached)
     retriever = open_first_stage(first_stage, device, opened)
+    if isinstance(retriever.dense if isinstance(retriever, WithVectors) else retriever, WithStates):
+        notes.print(f"the cross-encoder reads {len(texts):,} items first, each in somewhat less than a call's time")
     calls = options.price(len(train), len(texts))
     if dry_run:
         asked = train, list(texts.values())
