@@ -14,6 +14,7 @@
 #     beyond    a rival, and what is ours, on all three
 #     distilled a fine-tuned dual encoder beneath what is ours, on ICD-10-CM and HPO
 #     late      late interaction before hybrid vectors, on all three
+#     states    hidden states of the cross-encoder beside these, on all three
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
 #     page      figures into docs/results.md
@@ -21,7 +22,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late ablations stopping page}")
+steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ablations stopping page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -120,6 +121,21 @@ late() {
         options+=("--compare=$ours,$paper" "--compare=$ours,$before")
     done
     everywhere late "${options[@]}" -- "${systems[@]}"
+}
+
+# One of the calls per item is to read it.
+states() {
+    local calls queries ours options=() systems=()
+    for calls in 10 2; do
+        queries=$([[ $calls == 10 ]] && echo 125 || echo 100)
+        local paper=axn-paper-r10-m0.8:mf@$calls
+        systems+=("$paper")
+        for ours in bayes/{states,latestates}:mf-side-refined@${calls}x$queries; do
+            systems+=("$ours")
+            options+=("--compare=$ours,$paper")
+        done
+    done
+    everywhere states "${options[@]}" -- "${systems[@]}"
 }
 
 stopping() {

@@ -259,8 +259,10 @@ def new_items_table(measured: dict[str, Any]) -> str:
     return table(["new items are", *head], rows)
 
 
-REPORT_OF = dict.fromkeys(("late", "lateerrors"), "late-") | dict.fromkeys(
-    ("beyond", "pairs", "errors", "gains"), "beyond-"
+REPORT_OF = (
+    dict.fromkeys(("late", "lateerrors"), "late-")
+    | dict.fromkeys(("states", "stateserrors"), "states-")
+    | dict.fromkeys(("beyond", "pairs", "errors", "gains"), "beyond-")
 )
 """Of which of a data set's reports a table is, where it is not that of the paper's systems."""
 
@@ -300,6 +302,8 @@ def content_of(marker: str) -> str:
         "rounds": lambda: rounds_table(report, ROUNDS),
         "late": lambda: systems_table(report),
         "lateerrors": lambda: pairs_table(report, own=False, error=True),
+        "states": lambda: systems_table(report),
+        "stateserrors": lambda: pairs_table(report, own=False, error=True),
         "own": lambda: pairs_table(report, own=True),
         "below": lambda: below_table(report),
         "pairs": lambda: pairs_table(report, own=False),

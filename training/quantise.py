@@ -146,7 +146,7 @@ class Bert(Graph):
 
         The last layer computes the first token alone: nothing else is read.
         """
-        read = [round(part * self.shape.layers) for part in (2 / 3, 5 / 6)]
+        read = sorted({round(part * self.shape.layers) for part in (2 / 3, 5 / 6)})
         x = self._hidden(only_first=True, named=read)
         x = self.node("Gather", x, self.constant("first", np.array(0)), axis=1)
         for name in ("pooler.dense", "classifier"):

@@ -158,10 +158,19 @@ class OnnxModel:
 
         Returns:
             (n_inputs, n_outputs, d) float32, zeros where a text has no token.
+
+        Raises:
+            InputError: the outputs are not all of one width, or have something else than a vector for each token.
         """
 
         def means(rows: IntArray, outputs: list[np.ndarray[Any, Any]]) -> FloatArray:
             inside = inputs.within_second(rows).astype(np.float32)
+            shapes = {output.shape for output in outputs}
+            if len(shapes) > 1 or shapes.pop()[:2] != inside.shape:
+                raise InputError(
+                    f"the model's outputs {', '.join(self.token_outputs)} should have a vector of one width for each "
+                    f"token, and have shapes {[output.shape for output in outputs]} for {inside.shape} tokens"
+                )
             shares = inside / np.maximum(inside.sum(axis=1, keepdims=True), 1)
             return np.stack([(shares[:, None] @ output)[:, 0] for output in outputs], axis=1)
 
@@ -170,7 +179,7 @@ class OnnxModel:
             if found is None:
                 found = np.empty((len(inputs.lengths), *given.shape[1:]), dtype=np.float32)
             found[rows] = given
-        return np.empty((0, len(self.token_outputs), 0), dtype=np.float32) if found is None else found
+        return np.empty((0, 1, 0), dtype=np.float32) if found is None else found
 
     def _run_batches(
         self, inputs: TokenInputs, outputs: list[str], made_of: Callable[[IntArray, list[np.ndarray[Any, Any]]], _Made]

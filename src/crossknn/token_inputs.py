@@ -123,10 +123,11 @@ class TokenInputs:
         return lengths if self.b is None else lengths + self.b.lengths
 
     @classmethod
-    def of_second(cls, template: InputTemplate, texts: Tokens, max_length: int) -> TokenInputs:
-        """Texts where the second of two goes, with nothing in the first's place, as far as there is room."""
+    def of_second(cls, template: InputTemplate, texts: Tokens, max_length: int) -> tuple[TokenInputs, int]:
+        """Texts where the second of two goes, with nothing in the first's place, and how many had to be cut."""
+        room = max_length - template.n_special
         nothing = Tokens(texts.ids, np.zeros_like(texts.starts), np.zeros_like(texts.lengths))
-        return cls(template, nothing, texts.truncated(max_length - template.n_special))
+        return cls(template, nothing, texts.truncated(room)), int((texts.lengths > room).sum())
 
     def within_second(self, rows: IntArray) -> BoolArray:
         """(len(rows), longest) which of what :meth:`padded` gives are tokens of the second text."""

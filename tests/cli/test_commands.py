@@ -241,8 +241,17 @@ def test_states_are_those_of_the_scorer_that_is_named(folder: Path, tiny: Any, m
     assert found["calls"] == 20
     monkeypatch.chdir(folder)
     assert "shows its logit alone" in run(*build, "--scorer", "shut", exit_code=1).stderr
-    assert "reads 42 items first" in run(*build, "--scorer", "ce", "--dry-run").output
-    assert "and a FunctionScorer" in run(*BUILD, "--first-stage", "states:encoder", exit_code=1).stderr
+    assert "0 cross-encoder calls" in (said := run(*build, "--scorer", "ce", "--dry-run").output)
+    assert "and 42 items to be read" in said
+    asked = (*build, "--scorer", "ce", "--queries", "train.csv", "--top", "5", "--uniform", "5", "--dry-run", "--json")
+    price = json.loads(run(*asked).stdout)
+    assert (price["calls"], price["read"]) == (30, 42)
+    assert price["seconds"] == pytest.approx(72 / price["calls_per_second"])
+    for twice in ("states:states:encoder", "hybrid:states:encoder"):
+        run(*build[:-1], twice, "--scorer", "ce", exit_code=1)
+    assert (
+        "a FunctionScorer shows no hidden states" in run(*BUILD, "--first-stage", "states:encoder", exit_code=1).stderr
+    )
 
 
 def test_the_price_is_said_and_nothing_is_written(folder: Path) -> None:

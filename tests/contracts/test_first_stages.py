@@ -27,6 +27,7 @@ from crossknn import (
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.first_stage.base import kept_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:1 of 9 items are longer than 32 tokens")
 QUERIES = ["cat", "water brain", "dog dog bird fish water", "!", "zebra", "skin bone " * 9, *"abcdefghij"]
 ITEMS = ["bird cat", "fish", "?", "skin bone water " * 6, "cat cat", "brain", "zebra", "bone " * 40, "water"]
 

@@ -20,6 +20,7 @@ from crossknn import (
     FunctionScorer,
     GivenVectors,
     Hybrid,
+    Index,
     LateInteraction,
     PerQuery,
     Rerank,
@@ -29,6 +30,7 @@ from crossknn import (
 from crossknn.errors import InputError
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
 from crossknn.evaluation.benchmark import _Lab
+from crossknn.evaluation.replay import System
 from crossknn.evaluation.systems import SystemName
 from crossknn.factorization import MFInductive, MFTransductive
 from crossknn.search import METHODS
@@ -317,6 +319,7 @@ def test_names_say_what_is_run() -> None:
         ("axn/hybrid:distilled@2", "leave out /hybrid"),
         ("axn/late:mf-side-distilled@2", "leave out /late"),
         ("axn/states:mf-side-distilled@2", "leave out /states"),
+        ("anncur/states:cur@5", "anncur has no use for vectors"),
     ],
 )
 def test_names_that_fit_nothing_are_refused(name: str, message: str) -> None:
@@ -364,6 +367,7 @@ def test_what_cannot_be_measured_is_said_before_a_call_is_paid(
         ("bm25", "rerank/hybrid", "rerank/hybrid needs the vectors"),
         ("dense", "axn/states:mf@1", "leaves no other; give @2"),
         ("hybrid", "axn/hybrid:mf@2", "has vectors beside already"),
+        ("dense", "axn:mf@0.001", "a plan needs items for each query"),
         ("states", "axn/hybrid:mf@2", "has vectors beside already"),
         ("no tokens", "bayes/late:mf@2", "gives one for a text"),
         ("late", "axn/bm25:mf@2", "late interaction already"),
@@ -387,3 +391,12 @@ def test_what_cannot_be_built_is_said_before_a_call_is_paid(
             data, scorer, first_stage, folder=tmp_path, options=BenchmarkOptions(systems=("axn:mf", system), ks=(1,))
         )
     assert not paid
+
+
+def test_reading_counts_where_the_benchmark_itself_is_over_states(lab: Any, tmp_path: Path) -> None:
+    data, scorer, first_stage, _ = lab
+    options = BenchmarkOptions(systems=("rerank", "bayes:mf-side@2"), ks=(1,), budgets=(20,))
+    report = benchmark(data, scorer, WithStates(first_stage, scorer), folder=tmp_path, options=options)
+    assert [report.offline[name].calls for name in options.systems] == [N_ITEMS, 3 * N_ITEMS]
+    index = Index.build(data.items, scorer=scorer, first_stage=WithStates(first_stage, scorer))
+    assert System(index, METHODS["axn"]).offline_calls == N_ITEMS

@@ -34,7 +34,7 @@ class Shown(FunctionScorer):
 
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
-        self._states = {text: rng.normal(loc=5, size=(LAYERS, WIDTH)) for text in [*ITEMS, "a"]}
+        self._states = {text: rng.normal(loc=5, size=(LAYERS, WIDTH)) for text in ITEMS}
         self._asked = {text: rng.normal(size=LAYERS * WIDTH) for text in QUERIES}
         self.read: list[str] = []
         super().__init__(lambda pairs: [float(self.score_of(*pair)) for pair in pairs], name="shown")
@@ -44,7 +44,7 @@ class Shown(FunctionScorer):
 
     def states(self, texts: Sequence[str]) -> Any:
         self.read += texts
-        return np.array([self._states[text] for text in texts])
+        return np.array([self._states[text] for text in texts]).reshape(len(texts), LAYERS, WIDTH)
 
 
 @pytest.fixture
@@ -74,6 +74,20 @@ def test_with_every_dimension_items_are_as_alike_as_their_layers_less_the_mean(d
     assert np.linalg.norm(alike - few @ few.T) == pytest.approx(np.linalg.norm(left), rel=1e-3)  # the best two can do
 
 
+def test_what_is_blank_or_all_alike_has_none(dense: Dense) -> None:
+    reader = Shown()
+    first_stage = WithStates(dense, reader)
+    for text in ITEMS[:3]:
+        reader._states[text] = reader._states[ITEMS[0]]
+    assert not first_stage.prepare(ITEMS[:3]).item_vectors[:, 4:].any()
+    assert not first_stage.prepare(ITEMS[:1]).item_vectors[:, 4:].any()
+    before = first_stage.prepare(ITEMS[1:]).item_vectors[:, 4:]
+    reader._states[ITEMS[0]] = np.zeros((LAYERS, WIDTH))
+    after = first_stage.prepare(ITEMS).item_vectors[:, 4:]
+    assert not after[0].any()
+    np.testing.assert_allclose(after[1:] @ after[1:].T, before @ before.T, atol=1e-5)
+
+
 def test_what_is_learned_follows_them(dense: Dense) -> None:
     """Scores depend on nothing that the dual encoder sees; half of the items have no score."""
     reader, best = Shown(), []
@@ -94,9 +108,9 @@ def test_an_index_keeps_them_and_reads_no_item_again(dense: Dense, tmp_path: Pat
     reader = Shown()
     first_stage = WithStates(Hybrid(dense.encoder, dimensions=3), CachedScorer(reader, tmp_path / "scores.sqlite"))
     built = Index.build(ITEMS, scorer=reader, first_stage=first_stage, queries=QUERIES[:9], out=tmp_path / "index")
-    assert reader.read == ["a", *ITEMS]
+    assert reader.read == ITEMS
     loaded = Index.load(tmp_path / "index", scorer=reader, first_stage=first_stage)
-    assert len(reader.read) == 1 + len(ITEMS)
+    assert reader.read == ITEMS
     assert loaded.search(QUERIES[9], budget=20).hits == built.search(QUERIES[9], budget=20).hits
     again = first_stage.prepare(ITEMS, kept_of(first_stage.prepare(ITEMS)))
     np.testing.assert_array_equal(again.item_vectors, loaded.first_stage_vectors)
@@ -106,7 +120,7 @@ def test_an_index_keeps_them_and_reads_no_item_again(dense: Dense, tmp_path: Pat
 def test_what_cannot_be_read_is_refused(dense: Dense, tmp_path: Path) -> None:
     plain = FunctionScorer(lambda pairs: [0.0] * len(pairs), name="plain")
     for reader in (plain, CachedScorer(plain, tmp_path / "scores.sqlite")):
-        with pytest.raises(InputError, match="no hidden states to read"):
+        with pytest.raises(InputError, match="shows no hidden states"):
             WithStates(dense, reader)
     reader = Shown()
     with pytest.raises(InputError, match="beside them already"):
@@ -115,6 +129,6 @@ def test_what_cannot_be_read_is_refused(dense: Dense, tmp_path: Path) -> None:
         WithStates(dense, reader, dimensions=0)
     first_stage = WithStates(dense, reader)
     reader._states[ITEMS[3]][0, 0] = np.nan
-    with pytest.raises(InputError, match="or not finite"):
+    with pytest.raises(InputError, match="that are not finite"):
         first_stage.prepare(ITEMS)
     assert len({first_stage.fingerprint, WithStates(dense, reader, dimensions=2).fingerprint, dense.fingerprint}) == 3

@@ -11,6 +11,7 @@ import pytest
 
 from crossknn import SentenceTransformersEncoder, SentenceTransformersScorer
 from crossknn.errors import CrossKNNWarning, InputError, MissingExtraError
+from crossknn.scorers.sentence_transformers import _read_layers
 
 
 @pytest.mark.parametrize("kind", [SentenceTransformersScorer, SentenceTransformersEncoder])
@@ -137,7 +138,8 @@ def test_states_are_the_means_over_an_items_own_tokens_read_with_an_empty_query(
         expected = np.array([hidden[layer][0, own].mean(dim=0).numpy() for layer in (1, 2)])  # of two layers
         np.testing.assert_allclose(states, expected, atol=1e-5)
     assert not scorer.states([""]).any()
-    assert scorer.states([]).shape == (0, 2, 16)
+    assert len(scorer.states([])) == 0
+    assert [_read_layers(n) for n in (1, 3, 6, 12, 24)] == [[1], [2], [4, 5], [8, 10], [16, 20]]
 
 
 @pytest.mark.torch
@@ -165,7 +167,8 @@ def test_where_memory_runs_out_less_is_scored_at_once(
     library, torch = pytest.importorskip("sentence_transformers"), pytest.importorskip("torch")
     model = library.CrossEncoder(str(tiny_torch.cross_encoder(tmp_path)), device="cpu", max_length=16)
     queries, items, q, i = _ragged()
-    bound, expected = SentenceTransformersScorer(model).prepare(items), _predicted(model, (queries, items, q, i))
+    scorer, expected = SentenceTransformersScorer(model), _predicted(model, (queries, items, q, i))
+    bound, whole = scorer.prepare(items), scorer.states(items)[0]
     forward, sizes, most = model.model.forward, [], 100
 
     def small(input_ids: Any, **others: Any) -> Any:
@@ -180,6 +183,10 @@ def test_where_memory_runs_out_less_is_scored_at_once(
     sizes.clear()
     bound.score(queries, q, i)
     assert max(sizes) <= most  # and it has learned how much is enough
+    np.testing.assert_allclose(scorer.states(items[:1])[0], whole, atol=1e-4)
+    most, at_once = 40, scorer._model._at_once
+    np.testing.assert_allclose(scorer.states(items)[0], whole, atol=1e-4)
+    assert scorer._model._at_once == at_once  # what was too much for states is not for scores
     most = 0
     with pytest.raises(torch.cuda.OutOfMemoryError):
         bound.score(queries, q[:1], i[:1])

@@ -18,7 +18,7 @@ from crossknn.cli.terminal import notes, one_line_errors, progress_bar
 from crossknn.errors import InputError
 from crossknn.evaluation.systems import LEARNERS
 from crossknn.factorization import Factorization
-from crossknn.first_stage import WithStates, WithVectors
+from crossknn.first_stage import calls_to_prepare
 from crossknn.index import BuildOptions, Index
 from crossknn.inputs import read_items, read_metadata, read_queries
 from crossknn.scorers import Scorer
@@ -123,8 +123,7 @@ def build(
     cached = None if dry_run else cache_file  # scores that are there already would make the trial too quick
     opened = open_scorer(scorer, device, cached)
     retriever = open_first_stage(first_stage, device, opened)
-    if isinstance(retriever.dense if isinstance(retriever, WithVectors) else retriever, WithStates):
-        notes.print(f"the cross-encoder reads {len(texts):,} items first, each in somewhat less than a call's time")
+    read = calls_to_prepare(retriever, len(texts))
     calls = options.price(len(train), len(texts))
     if dry_run:
         asked = train, list(texts.values())
@@ -132,11 +131,12 @@ def build(
         ledger = out_folder / COLLECTING
         done = finished_calls(ledger, *asked, opened, first, options.shard_size)
         done += finished_calls(ledger / REFINED, *asked, opened, calls - first, options.shard_size)
-        price = _price(opened, *asked, calls, done)
+        price = _price(opened, *asked, calls, done, read)
         typer.echo(json.dumps(asdict(price)) if as_json else price.in_words())
         return
     start = time.perf_counter()
-    notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls")
+    reading = f", and {read:,} items to be read" if read else ""
+    notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls{reading}")
     with progress_bar("scoring") as progress:
         built = Index.build(
             texts,
@@ -174,21 +174,25 @@ class _Price:
     Attributes:
         calls: cross-encoder calls in all.
         done: of these, what an interrupted build has done.
+        read: items that the cross-encoder reads beside, each in about a call's time, and again after an interruption.
         tried: pairs that the rate was tried on; 0 where nothing is left.
         calls_per_second: the rate.
-        seconds: for what is left.
+        seconds: for what is left, reading included.
     """
 
     calls: int
     done: int = 0
+    read: int = 0
     tried: int = 0
     calls_per_second: float | None = None
     seconds: float = 0.0
 
     def in_words(self) -> str:
+        reading = f", and {self.read:,} items to be read" if self.read else ""
         if not self.calls:
-            return "0 cross-encoder calls: there are no train queries, so only the items are embedded"
-        left = f"{self.calls - self.done:,} cross-encoder calls"
+            nothing = "0 cross-encoder calls: there are no train queries, so only the items are embedded"
+            return f"{nothing}{reading}"
+        left = f"{self.calls - self.done:,} cross-encoder calls{reading}"
         if self.calls_per_second is not None:
             minutes, rate = self.seconds / 60, self.calls_per_second
             needed = f"{minutes:,.0f} minutes" if self.seconds > 120 else f"{self.seconds:,.0f} seconds"
@@ -199,11 +203,11 @@ class _Price:
         return f"{whole}; what is left:\n{left}"
 
 
-def _price(scorer: Scorer, queries: list[str], items: list[str], calls: int, done: int) -> _Price:
+def _price(scorer: Scorer, queries: list[str], items: list[str], calls: int, done: int, read: int) -> _Price:
     """Calls, and time at the rate of a trial."""
     left = calls - done
     if not left:
-        return _Price(calls, done)
+        return _Price(calls, done, read)
     tried = min(64, left)
     rate = trial_rate(scorer, queries, items, tried)
-    return _Price(calls, done, tried, rate, left / rate)
+    return _Price(calls, done, read, tried, rate, (left + read) / rate)

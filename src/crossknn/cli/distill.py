@@ -83,7 +83,10 @@ def run_distillation(index: Index, model_name: str | None, place: Path, settings
     hybrid = "hybrid:" if (model_name or "").startswith("hybrid:") else ""
     kind, _, name = (model_name or "").removeprefix(hybrid).partition(":")
     if kind != "st" or not name:
-        raise InputError(f"distillation fine-tunes a sentence-transformers model; name it as st:NAME, not {model_name}")
+        raise InputError(
+            "distillation fine-tunes a sentence-transformers model that an index is over as st:NAME or hybrid:st:NAME, "
+            f"not {model_name}; name it as st:NAME"
+        )
     unfinished = (place / _CHECKPOINT).exists()
     if not unfinished and any((place / file).exists() for file in _MODEL_FILES):
         raise InputError(f"{place} holds a model already; choose another folder")

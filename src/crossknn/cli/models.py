@@ -23,7 +23,6 @@ from crossknn.first_stage import (
     LateInteraction,
     OnnxEncoder,
     RandomFirstStage,
-    Reader,
     SentenceTransformersEncoder,
     TfIdf,
     WithStates,
@@ -117,22 +116,19 @@ def open_first_stage(spec: str, device: str = "cpu", scorer: Scorer | None = Non
     if kind == "st" and name:
         return Dense(SentenceTransformersEncoder(name, device=device))
     if kind == "hybrid" and name:
-        beside = open_first_stage(name, device)
+        beside = open_first_stage(name, device, scorer)
         if not isinstance(beside, Dense) or isinstance(beside, Hybrid | WithStates):
             raise InputError(f"hybrid takes a dual encoder, a folder, st:NAME or demo, not {name!r}")
         return Hybrid(beside.encoder)
     if kind == "states" and name:
-        dense = open_first_stage(name, device)
-        if not isinstance(dense, Dense) or not isinstance(scorer, Reader):
-            raise InputError(
-                "states takes a dual encoder, hybrid: before it or not, and a cross-encoder whose model is here, not "
-                f"{name!r} and a {type(scorer).__name__}"
-            )
+        dense = open_first_stage(name, device, scorer)
+        if not isinstance(dense, Dense):
+            raise InputError(f"states takes a dual encoder, hybrid: before it or not, not {name!r}")
         return WithStates(dense, scorer)
     if kind == "late" and name:
         tokens, vectors = _late_parts(spec)
         dense = open_first_stage(vectors, device, scorer)
-        first = dense if tokens == vectors else open_first_stage(tokens, device)
+        first = dense if tokens == vectors else open_first_stage(tokens, device, scorer)
         if not isinstance(first, Dense) or not isinstance(dense, Dense):
             raise InputError(f"late takes a bi-encoder, hybrid: before it or not, or two and + between, not {name!r}")
         return WithVectors(LateInteraction(first.encoder), dense)

@@ -22,7 +22,15 @@ from crossknn.factorization import Factorization, ItemModel, MFInductive
 from crossknn.factorization.item_model import GatedMLP
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_texts
-from crossknn.first_stage import Dense, FirstStage, Hybrid, SentenceTransformersEncoder, WithStates, WithVectors
+from crossknn.first_stage import (
+    Dense,
+    FirstStage,
+    Hybrid,
+    SentenceTransformersEncoder,
+    WithStates,
+    WithVectors,
+    calls_to_prepare,
+)
 from crossknn.first_stage.base import Kept
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
@@ -234,7 +242,7 @@ class _Lab:
         """The index of a name's learner and calls, and what it cost; made once."""
         if name.learner is None:
             base, embed_seconds = self._base(name)
-            return base, Offline(calls=name.reads_items * len(base), embed_seconds=embed_seconds)
+            return base, Offline(calls_to_prepare(base.first_stage, len(base)), embed_seconds)
         key = name.learner, name.calls, name.queries, _over(name)
         if key not in self._learned:
             make = self._factorized if LEARNERS[name.learner].fine_tuning is None else self._distilled
@@ -261,13 +269,12 @@ class _Lab:
             index = base.learn(self._train_queries(name), options, progress=told)
             reembed_seconds = self._reembed_seconds(index)
             kept.take_off(reembed_seconds)
-        cost = self._cost(index, embed_seconds, kept.seconds, reembed_seconds)
-        return index, replace(cost, calls=cost.calls + name.reads_items * len(index))
+        return index, self._cost(index, embed_seconds, kept.seconds, reembed_seconds)
 
     def _cost(self, index: Index, embed_seconds: float, train_seconds: float, reembed_seconds: float) -> Offline:
         assert index.train_scores is not None
         return Offline(
-            calls=len(index.train_scores.values),
+            calls=len(index.train_scores.values) + calls_to_prepare(index.first_stage, len(index)),
             embed_seconds=embed_seconds + self.train_query_seconds,
             train_seconds=train_seconds,
             reembed_seconds=reembed_seconds,

@@ -10,6 +10,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.evaluation.origins import first_stage_ranks
+from crossknn.first_stage import calls_to_prepare
 from crossknn.index import Index
 from crossknn.scorers import ReplayScorer
 from crossknn.search import Progress, SearchMethod, run_rounds
@@ -22,7 +23,7 @@ class Offline:
     """What was spent before the first query.
 
     Attributes:
-        calls: CE calls that the index was learned from.
+        calls: CE calls that the index was learned from, and one for each item that was read.
         embed_seconds: the first stage's vectors of all items.
         train_seconds: from scores to item vectors, or to another dual encoder.
         reembed_seconds: embedding all items again with that.
@@ -52,10 +53,11 @@ class System:
 
     @property
     def offline_calls(self) -> int:
-        """CE calls that the index was learned from."""
+        """CE calls that the index was learned from, and one for each item that was read."""
         if self.offline is not None:
             return self.offline.calls
-        return 0 if self.index.train_scores is None else len(self.index.train_scores.values)
+        scored = 0 if self.index.train_scores is None else len(self.index.train_scores.values)
+        return scored + calls_to_prepare(self.index.first_stage, len(self.index))
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class Cell:
         task: measure of the task (``accuracy``, ``nDCG@10``, ...) to its value; empty without labels or judgements.
         task_below_exact: the same, to what brute force has more, paired query by query.
         seconds: time per query beside the CE calls.
-        offline_calls: CE calls that its index was learned from.
+        offline_calls: CE calls that its index was learned from, and one for each item that was read.
         rounds: in which the budget was spent.
     """
 

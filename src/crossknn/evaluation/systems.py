@@ -24,7 +24,6 @@ from crossknn.first_stage import (
     Hybrid,
     LateInteraction,
     RandomFirstStage,
-    Reader,
     TfIdf,
     WithStates,
     WithVectors,
@@ -87,8 +86,6 @@ LEARNERS: Mapping[str, Learner] = {
 
 
 def _with_states(encoder: Encoder, vectors: FloatArray | None, scorer: Scorer) -> WithStates:
-    if not isinstance(scorer, Reader):
-        raise InputError(f"a {type(scorer).__name__} shows no hidden states; leave out /{STATES} and /{LATE_STATES}")
     return WithStates(Hybrid(encoder, vectors), scorer)
 
 
@@ -174,6 +171,8 @@ class SystemName:
         parsed.search_method()
         if learner is not None and LEARNERS[learner].dense_rows and (first == VECTORS or method == "rerank"):
             raise InputError(f"{name!r}: columns of dense rows rank nothing before a query has scores; use adacur:cur")
+        if first in OVER and method == "anncur":
+            raise InputError(f"{name!r}: anncur has no use for vectors of a first stage; leave out /{first}")
         if first in OVER and learner is not None and LEARNERS[learner].fine_tuning:
             raise InputError(f"{name!r}: a fine-tuned encoder has nothing beside; leave out /{first}")
         if first == DISTILLED and (learner in (None, DISTILLED) or method == "rerank"):
@@ -228,11 +227,11 @@ class SystemName:
         learner = LEARNERS[self.learner]
         factorization = learner.factorization()
         calls = None if self.calls is None else round((self.calls - self.reads_items) * n_items)
-        if calls is not None and calls < 1:
+        if self.reads_items and calls is not None and calls < 1:
             raise InputError(f"{self.family}: reading the items is a call for each, and leaves no other; give @2")
         if calls is not None and calls > n_queries * n_items:
             raise InputError(
-                f"{self.family}: {self.calls:g} calls per item need as many train queries; there are {n_queries:,}"
+                f"{self.family}: {calls / n_items:g} calls per item need as many train queries; there are {n_queries:,}"
             )
         if learner.dense_rows:
             rows = n_queries if calls is None else calls // n_items

@@ -8,7 +8,7 @@ from crossknn.first_stage.hybrid import Hybrid
 from crossknn.first_stage.late import LateInteraction, TokenEncoder
 from crossknn.first_stage.onnx import OnnxEncoder
 from crossknn.first_stage.random import RandomFirstStage
-from crossknn.first_stage.states import Reader, WithStates
+from crossknn.first_stage.states import ShowsStates, WithStates, calls_to_prepare
 from crossknn.first_stage.tfidf import TfIdf
 
 __all__ = [
@@ -22,11 +22,12 @@ __all__ = [
     "LateInteraction",
     "OnnxEncoder",
     "RandomFirstStage",
-    "Reader",
     "SentenceTransformersEncoder",
+    "ShowsStates",
     "TfIdf",
     "TokenEncoder",
     "VectorFirstStage",
     "WithStates",
     "WithVectors",
+    "calls_to_prepare",
 ]

@@ -9,36 +9,35 @@ import numpy as np
 
 from crossknn.arrays import BoolArray, FloatArray
 from crossknn.errors import InputError
-from crossknn.first_stage.base import Kept
+from crossknn.first_stage.base import FirstStage, Kept
+from crossknn.first_stage.beside import WithVectors
 from crossknn.first_stage.dense import BoundDense, Dense
+from crossknn.scorers.base import NOTHING_TO_READ, Fingerprint
 
-
-class _Named(Protocol):
-    @property
-    def model(self) -> str:
-        """Everything that decides what it gives."""
-        ...
+_SMALLEST = 1e-12
+_ALIKE = 1e-4
+"""Of a vector of length 1, what may be left of it in single precision where there is no difference."""
 
 
 @runtime_checkable
-class Reader(Protocol):
+class ShowsStates(Protocol):
     """A cross-encoder that can be looked into: :class:`~crossknn.SentenceTransformersScorer`,
-    :class:`~crossknn.OnnxScorer`."""
+    :class:`~crossknn.OnnxScorer`, and these behind a cache."""
 
     @property
-    def fingerprint(self) -> _Named:
+    def fingerprint(self) -> Fingerprint:
         """Model and kernel."""
         ...
 
     def states(self, texts: Sequence[str]) -> FloatArray:
         """(n_texts, n_layers, d) float32: of some layers, the mean of the hidden states of each text's tokens.
 
-        A text is read where an item stands, with nothing in the query's place.
+        A text is read where an item stands, with nothing in the query's place; zeros where it has no token.
 
         Raises:
             InputError: the model shows none.
 
-        Cost: a pass of the model over every text by itself, somewhat less than a CE call.
+        Cost: a pass of the model over every text by itself, somewhat less than a CE call; none without texts.
         """
         ...
 
@@ -48,52 +47,54 @@ class WithStates(Dense):
 
     A cross-encoder sees more in an item than a dual encoder keeps of it, and it is its scores that are learned. Read
     alone, an item takes it on its way to them: the states of its tokens, averaged in some layers, tell which items it
-    takes for alike, also those that were never scored. They count for nothing until something is learned: a query has
-    zeros in their place, so inner products, and with them the ranking, are the dual encoder's.
+    takes for alike, also those that were never scored. What is learned from scores follows them, and so do the rounds
+    of a search. A query has zeros in their place, so inner products, and with them the ranking, are the dual encoder's.
 
-    Memory: ``4 * dimensions`` bytes for an item; while they are prepared ``12 n_layers d`` bytes more for each.
+    Memory: ``4 * dimensions`` bytes for an item; while they are prepared ``8 n_layers d`` bytes more for each.
 
     Args:
         dense: gives vectors and ranking; a :class:`~crossknn.Hybrid` too.
-        reader: the cross-encoder.
+        scorer: the cross-encoder, such that it shows its states (:class:`ShowsStates`).
         dimensions: of the states, their principal ones over the items; all where there are fewer.
 
     Raises:
         InputError: ``dimensions`` below 1, or the cross-encoder has no hidden states to show.
 
-    Cost: reading the items, once for an index: a pass of the cross-encoder for each, of the item alone. Counted as a
-    CE call for each wherever this library compares systems. Queries cost nothing.
+    Cost: reading the items, once for an index: a pass of the cross-encoder for each, of the item alone. It is counted
+    as a CE call for each wherever systems are compared (:func:`calls_to_prepare`), and is not among those that a build
+    caps and keeps: one that is interrupted reads again. Queries cost nothing.
     """
 
-    def __init__(self, dense: Dense, reader: Reader, *, dimensions: int = 256) -> None:
+    def __init__(self, dense: Dense, scorer: object, *, dimensions: int = 256) -> None:
         if dimensions < 1:
             raise InputError(f"dimensions must be 1 or more, got {dimensions}")
         if isinstance(dense, WithStates):
             raise InputError("the vectors have hidden states beside them already")
-        if not isinstance(reader, Reader):
-            raise InputError(
-                f"a {type(reader).__name__} has no hidden states to read; SentenceTransformersScorer and OnnxScorer do"
-            )
+        if not isinstance(scorer, ShowsStates):
+            raise InputError(NOTHING_TO_READ.format(type(scorer).__name__))
+        scorer.states([])
         super().__init__(dense.encoder)
-        self._dense, self._reader = dense, reader
-        self._dimensions = min(dimensions, _checked(reader.states(["a"]), 1).size)
-        self.fingerprint = f"states:{reader.fingerprint.model}:{self._dimensions}:{dense.fingerprint}"
+        self._dense, self._scorer, self._dimensions = dense, scorer, dimensions
+        self.fingerprint = f"states:{scorer.fingerprint.model}:{dimensions}:{dense.fingerprint}"
 
     def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundDense:
-        """Prepare the dual encoder, and read the items unless their ``vectors`` are kept.
+        """Prepare the dual encoder, and read the items unless all is kept.
+
+        Args:
+            items: item texts.
+            kept: ``vectors``, (n_items, width + states), and ``width``, (1,) of the dual encoder's.
 
         Raises:
             InputError: the vectors kept do not fit the items, or the states are not finite.
         """
         if kept:
-            return _BoundWithStates(
-                self._dense.prepare(items, {"vectors": kept["vectors"][:, : -self._dimensions]}), kept["vectors"]
-            )
+            vectors, width = kept["vectors"], int(kept["width"][0])
+            return _BoundWithStates(self._dense.prepare(items, {"vectors": vectors[:, :width]}), vectors)
         own = self._dense.prepare(items)
-        states = np.zeros((0, self._dimensions), dtype=np.float32)
-        if items:
-            states = _principal(_checked(self._reader.states(items), len(items)), self._dimensions)
-        return _BoundWithStates(own, np.hstack([own.item_vectors, states]))
+        states = np.array(self._scorer.states(items), dtype=np.float32)  # a copy
+        if states.ndim != 3 or len(states) != len(items) or not np.isfinite(states).all():
+            raise InputError(f"{len(items)} items have states of shape {states.shape}, or some that are not finite")
+        return _BoundWithStates(own, np.hstack([own.item_vectors, _principal(states, self._dimensions)]))
 
 
 class _BoundWithStates(BoundDense):
@@ -103,6 +104,11 @@ class _BoundWithStates(BoundDense):
         self.item_vectors = item_vectors
         own.item_vectors = item_vectors[:, : own.item_vectors.shape[1]]  # no second copy
         self._own = own
+
+    @property
+    def kept(self) -> Kept:
+        """``vectors`` and ``width``."""
+        return {"vectors": self.item_vectors, "width": np.array([self._own.item_vectors.shape[1]])}
 
     def embed_queries(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, d) float32, with zeros where items have states."""
@@ -116,23 +122,27 @@ class _BoundWithStates(BoundDense):
         return self._own.scores_given(queries, query_vectors[:, : self._own.item_vectors.shape[1]], allowed)
 
 
-def _checked(states: FloatArray, n_texts: int) -> FloatArray:
-    if states.ndim != 3 or len(states) != n_texts or not np.isfinite(states).all():
-        raise InputError(f"the cross-encoder gave states of shape {states.shape} for {n_texts} texts, or not finite")
-    return states
-
-
 def _principal(states: FloatArray, dimensions: int) -> FloatArray:
     """(n_items, dimensions) float32: each layer's states, less their mean, to length 1, as far as the first axes hold
-    them."""
-    states = _unit(states)
-    states = _unit(states - states.mean(axis=0)).reshape(len(states), -1)
-    axes = np.linalg.eigh((states.T @ states).astype(np.float64))[1][:, ::-1][:, :dimensions]
-    narrow: FloatArray = (states @ axes).astype(np.float32)
+    them. Items without a token have zeros, and so has what is all alike. Overwrites what it is given."""
+    blank = ~states.any(axis=(1, 2))
+    _to_unit(states, _SMALLEST)
+    states -= states.sum(axis=0) / max(1, len(states) - int(blank.sum()))
+    states[blank] = 0
+    _to_unit(states, _ALIKE)
+    flat = states.reshape(len(states), states.shape[1] * states.shape[2])
+    axes = np.linalg.eigh((flat.T @ flat).astype(np.float64))[1][:, ::-1][:, :dimensions]
+    narrow: FloatArray = flat @ axes.astype(np.float32)
     return narrow
 
 
-def _unit(states: FloatArray) -> FloatArray:
-    lengths = np.linalg.norm(states, axis=-1, keepdims=True)
-    unit: FloatArray = states / np.maximum(lengths, 1e-12)
-    return unit
+def _to_unit(states: FloatArray, least: float) -> None:
+    """To length 1, in place; what is shorter than ``least`` to 0."""
+    lengths = np.sqrt(np.einsum("nld,nld->nl", states, states))[..., None]
+    states *= np.where(lengths < least, 0, 1 / np.maximum(lengths, least))
+
+
+def calls_to_prepare(first_stage: FirstStage, n_items: int) -> int:
+    """Passes of the cross-encoder that preparing a first stage takes, each counted as a CE call."""
+    dense = first_stage.dense if isinstance(first_stage, WithVectors) else first_stage
+    return n_items if isinstance(dense, WithStates) else 0

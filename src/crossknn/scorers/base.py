@@ -16,6 +16,9 @@ _LARGEST = 1e30
 """What a search can still square and add up."""
 
 
+NOTHING_TO_READ = "a {} shows no hidden states; SentenceTransformersScorer does, and OnnxScorer where its model does"
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """Which scorer a score came from.
@@ -65,10 +68,10 @@ class Scorer(Protocol):
         ...
 
 
-def warn_of_truncation(cut: int, n_pairs: int, max_length: int) -> None:
-    """Said by scorers that cut pairs, the first time they do."""
+def warn_of_truncation(cut: int, n: int, max_length: int, what: str = "pairs") -> None:
+    """Said by scorers that cut pairs, the first time they do, and by those that cut items that they read."""
     warnings.warn(
-        f"{cut} of {n_pairs} pairs are longer than {max_length} tokens and were cut; "
+        f"{cut} of {n} {what} are longer than {max_length} tokens and were cut; "
         "shorten the items, or raise max_length if the model allows (said once)",
         CrossKNNWarning,
         stacklevel=3,

@@ -17,7 +17,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import CrossKNNWarning, InputError
-from crossknn.scorers.base import BoundScorer, Fingerprint, Scorer, checked_scores, prepared
+from crossknn.scorers.base import NOTHING_TO_READ, BoundScorer, Fingerprint, Scorer, checked_scores, prepared
 
 _APPLICATION = 0x63724B4E  # "crKN", by which SQLite files of this kind are known
 _FORMAT = 2
@@ -81,7 +81,7 @@ class CachedScorer:
         """
         read: Callable[[Sequence[str]], FloatArray] | None = getattr(self._scorer, "states", None)
         if read is None:
-            raise InputError(f"a {type(self._scorer).__name__} has no hidden states to read")
+            raise InputError(NOTHING_TO_READ.format(type(self._scorer).__name__))
         return read(texts)
 
     def look_up(self, wanted: Sequence[tuple[bytes, bytes]]) -> dict[tuple[bytes, bytes], float]:

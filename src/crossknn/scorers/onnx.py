@@ -63,7 +63,10 @@ class OnnxScorer:
                 "sentence-transformers"
             )
         tokens = Tokens.of(self._model.tokenizer, texts)
-        return self._model.run_states(TokenInputs.of_second(self._template, tokens, self._model.max_length))
+        inputs, cut = TokenInputs.of_second(self._template, tokens, self._model.max_length)
+        if cut:
+            warn_of_truncation(cut, len(texts), self._model.max_length, "items")
+        return self._model.run_states(inputs)
 
 
 class BoundOnnxScorer:

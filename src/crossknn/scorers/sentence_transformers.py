@@ -104,19 +104,18 @@ class SentenceTransformersScorer:
             texts: each is read as an item, with an empty query; cut where it is too long.
 
         Returns:
-            (n_texts, 2, d) float32, zeros for a text without a token.
+            (n_texts, 2, d) float32 (one layer where a model has too few), zeros for a text without a token.
 
         Raises:
             InputError: ``tokenises_once`` is False: only ``predict`` knows how this model reads.
 
         Cost: a pass of the model over each text, somewhat less than a CE call.
         """
-        parts = [self._model.states(texts[n : n + _READ_AT_ONCE]) for n in range(0, len(texts), _READ_AT_ONCE)]
-        return np.concatenate(parts) if parts else self._model.states(["a"])[:0]
+        return self._model.states(texts)
 
 
 def _read_layers(n_layers: int) -> list[int]:
-    return [round(part * n_layers) for part in _READ_AT]
+    return sorted({round(part * n_layers) for part in _READ_AT})
 
 
 class _SeenError(Exception):
@@ -189,29 +188,35 @@ class _Model:
         """(n_inputs,) raw logits."""
 
         def one(given: dict[str, Any], rows: IntArray) -> Any:
-            return self._opened.model(**given).logits[:, :1]
+            return self._opened.model(**given).logits[:, 0]
 
-        return self._run(inputs, one)[:, 0]
+        return self._run(inputs, one)
 
     def states(self, texts: Sequence[str]) -> FloatArray:
         """See :meth:`SentenceTransformersScorer.states`."""
         if self.template is None:
             raise InputError("this cross-encoder reads in a way of its own: what it makes of a text alone is not known")
-        inputs = TokenInputs.of_second(self.template, self.tokens(texts), self.max_length)
+        inputs, cut = TokenInputs.of_second(self.template, self.tokens(texts), self.max_length)
+        if cut:
+            warn_of_truncation(cut, len(texts), self.max_length, "items")
 
         def means(given: dict[str, Any], rows: IntArray) -> Any:
             hidden = self._opened.model(**given, output_hidden_states=True).hidden_states
-            inside = self._torch.from_numpy(inputs.within_second(rows)).to(self._device, hidden[0].dtype)
+            inside = self._torch.from_numpy(some.within_second(rows)).to(self._device, hidden[0].dtype)
             shares = inside / inside.sum(dim=1, keepdim=True).clamp(min=1)
-            return self._torch.stack(
-                [(shares[:, None] @ hidden[layer])[:, 0] for layer in _read_layers(len(hidden) - 1)], dim=1
-            ).flatten(1)
+            read = [(shares[:, None] @ hidden[layer])[:, 0] for layer in _read_layers(len(hidden) - 1)]
+            return self._torch.stack(read, dim=1)
 
-        means_of = self._run(inputs, means)
-        return means_of.reshape(len(texts), len(_READ_AT), -1).astype(np.float32)
+        sizes = self._at_once, self._batch_size  # all layers are in memory: what is too much here is not for scores
+        parts = []
+        for first in range(0, len(texts), _READ_AT_ONCE):
+            some = inputs.take(np.arange(first, min(len(texts), first + _READ_AT_ONCE)))
+            parts.append(self._run(some, means).astype(np.float32))
+        self._at_once, self._batch_size = sizes
+        return np.concatenate(parts) if parts else np.empty((0, 1, 0), dtype=np.float32)
 
     def _run(self, inputs: TokenInputs, made_of: Callable[[dict[str, Any], IntArray], Any]) -> FloatArray:
-        """(n_inputs, width) what is made of batches; where memory runs out, less is taken at once from then on."""
+        """(n_inputs, ...) what is made of batches; where memory runs out, less is taken at once from then on."""
         lengths = inputs.lengths
         waiting = self._batches(lengths)[::-1]
         found = []
@@ -230,7 +235,7 @@ class _Model:
                     self._batch_size = None if self._batch_size is None else len(rows) // 2
                     left = np.concatenate([rows, *waiting[::-1]])
                     waiting = [left[some] for some in self._batches(lengths[left])][::-1]
-        made = np.empty((len(lengths), found[0][1].shape[1] if found else 0))
+        made = np.empty((len(lengths), *(found[0][1].shape[1:] if found else ())))
         for rows, values in found:  # only now does anyone wait for the device
             made[rows] = values.cpu().numpy()
         return made
