@@ -84,8 +84,8 @@ def run_distillation(index: Index, model_name: str | None, place: Path, settings
     kind, _, name = (model_name or "").removeprefix(hybrid).partition(":")
     if kind != "st" or not name:
         raise InputError(
-            "distillation fine-tunes a sentence-transformers model that an index is over as st:NAME or hybrid:st:NAME, "
-            f"not {model_name}; name it as st:NAME"
+            f"distillation fine-tunes a sentence-transformers model; name it as st:NAME, not {model_name} (the index "
+            "must be over it as st:NAME or hybrid:st:NAME)"
         )
     unfinished = (place / _CHECKPOINT).exists()
     if not unfinished and any((place / file).exists() for file in _MODEL_FILES):
