@@ -136,6 +136,10 @@ states() {
         done
     done
     everywhere states "${options[@]}" -- "${systems[@]}"
+    local name paper=axn-paper-r10-m0.8:mf@2 ours=bayes/latestates:mf-side-refined@3x100
+    for name in icd10cm-10k hpo-10k; do
+        measure "states3-$name" "$name" 300 --train-limit 500 "--compare=$ours,$paper" -- "$paper" "$ours"
+    done
 }
 
 stopping() {
