@@ -112,31 +112,28 @@ dense() {
 }
 
 late() {
-    local calls queries options=() systems=(rerank/hybrid rerank/late)
-    for calls in 10 2; do
-        queries=$([[ $calls == 10 ]] && echo 125 || echo 100)
-        local paper=axn-paper-r10-m0.8:mf@$calls before=bayes/hybrid:mf-side-refined@${calls}x$queries
-        local ours=bayes/late:mf-side-refined@${calls}x$queries
+    local at options=() systems=(rerank/hybrid rerank/late)
+    for at in 10x125 2x100; do
+        local paper=axn-paper-r10-m0.8:mf@${at%x*} before=bayes/hybrid:mf-side-refined@$at ours=bayes/late:mf-side-refined@$at
         systems+=("$paper" "$before" "$ours")
         options+=("--compare=$ours,$paper" "--compare=$ours,$before")
     done
     everywhere late "${options[@]}" -- "${systems[@]}"
 }
 
-# One of the calls per item is to read it.
+# One of the calls per item is to read it; in the last two reports it comes on top.
 states() {
-    local calls queries ours options=() systems=()
-    for calls in 10 2; do
-        queries=$([[ $calls == 10 ]] && echo 125 || echo 100)
-        local paper=axn-paper-r10-m0.8:mf@$calls
+    local at name ours paper options=() systems=()
+    for at in 10x125 2x100; do
+        paper=axn-paper-r10-m0.8:mf@${at%x*}
         systems+=("$paper")
-        for ours in bayes/{states,latestates}:mf-side-refined@${calls}x$queries; do
+        for ours in bayes/{states,latestates}:mf-side-refined@"$at"; do
             systems+=("$ours")
             options+=("--compare=$ours,$paper")
         done
     done
     everywhere states "${options[@]}" -- "${systems[@]}"
-    local name paper=axn-paper-r10-m0.8:mf@2 ours=bayes/latestates:mf-side-refined@3x100
+    paper=axn-paper-r10-m0.8:mf@2 ours=bayes/latestates:mf-side-refined@3x100
     for name in icd10cm-10k hpo-10k; do
         measure "states3-$name" "$name" 300 --train-limit 500 "--compare=$ours,$paper" -- "$paper" "$ours"
     done

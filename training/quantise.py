@@ -23,6 +23,8 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
+from crossknn.scorers.base import layers_to_read
+
 Weights = Mapping[str, np.ndarray]
 Feeds = Mapping[str, np.ndarray]
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -146,7 +148,7 @@ class Bert(Graph):
 
         The last layer computes the first token alone: nothing else is read.
         """
-        read = sorted({round(part * self.shape.layers) for part in (2 / 3, 5 / 6)})
+        read = layers_to_read(self.shape.layers)
         x = self._hidden(only_first=True, named=read)
         x = self.node("Gather", x, self.constant("first", np.array(0)), axis=1)
         for name in ("pooler.dense", "classifier"):

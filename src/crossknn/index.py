@@ -95,7 +95,7 @@ class BuildOptions:
         return _SECOND_PASS if self.plan == PerQuery() else 0
 
     def price(self, n_queries: int, n_items: int) -> int:
-        """CE calls that building would spend."""
+        """CE calls that building would spend on pairs; :class:`~crossknn.WithStates` reads the items beside."""
         calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
         calls = min(calls + self.second_pass * n_queries, n_queries * n_items)
         return calls if self.max_calls is None else min(calls, self.max_calls)
@@ -212,7 +212,8 @@ class Index:
             ScorerError: the scorer failed; with ``out``, finished scores stay.
             WriteError: the disk is full or read-only, or another build is writing to ``out``; finished scores stay.
 
-        Cost: ``options.price(len(queries), len(items))`` CE calls, less those that an earlier run has finished.
+        Cost: ``options.price(len(queries), len(items))`` CE calls, less those that an earlier run has finished, and a
+        pass for each item under :class:`~crossknn.WithStates`, finished or not.
         """
         options = options or BuildOptions()
         named = named_items(items)

@@ -247,8 +247,11 @@ def test_states_are_those_of_the_scorer_that_is_named(folder: Path, tiny: Any, m
     price = json.loads(run(*asked).stdout)
     assert (price["calls"], price["read"]) == (30, 42)
     assert price["seconds"] == pytest.approx(72 / price["calls_per_second"])
-    for twice in ("states:states:encoder", "hybrid:states:encoder"):
-        run(*build[:-1], twice, "--scorer", "ce", exit_code=1)
+    for wrong, message in (
+        ("states:states:encoder", "beside them already"),
+        ("hybrid:states:encoder", "hybrid takes a dual encoder"),
+    ):
+        assert message in run(*build[:-1], wrong, "--scorer", "ce", exit_code=1).stderr
     assert (
         "a FunctionScorer shows no hidden states" in run(*BUILD, "--first-stage", "states:encoder", exit_code=1).stderr
     )

@@ -11,7 +11,7 @@ import pytest
 
 from crossknn import SentenceTransformersEncoder, SentenceTransformersScorer
 from crossknn.errors import CrossKNNWarning, InputError, MissingExtraError
-from crossknn.scorers.sentence_transformers import _read_layers
+from crossknn.scorers.base import layers_to_read
 
 
 @pytest.mark.parametrize("kind", [SentenceTransformersScorer, SentenceTransformersEncoder])
@@ -139,7 +139,7 @@ def test_states_are_the_means_over_an_items_own_tokens_read_with_an_empty_query(
         np.testing.assert_allclose(states, expected, atol=1e-5)
     assert not scorer.states([""]).any()
     assert len(scorer.states([])) == 0
-    assert [_read_layers(n) for n in (1, 3, 6, 12, 24)] == [[1], [2], [4, 5], [8, 10], [16, 20]]
+    assert [layers_to_read(n) for n in (1, 3, 6, 12, 24)] == [[1], [2], [4, 5], [8, 10], [16, 20]]
 
 
 @pytest.mark.torch

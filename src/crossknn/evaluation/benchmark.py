@@ -242,7 +242,8 @@ class _Lab:
         """The index of a name's learner and calls, and what it cost; made once."""
         if name.learner is None:
             base, embed_seconds = self._base(name)
-            return base, Offline(calls_to_prepare(base.first_stage, len(base)), embed_seconds)
+            read = calls_to_prepare(base.first_stage, len(base))
+            return base, Offline(calls=read, embed_seconds=embed_seconds, items_read=read)
         key = name.learner, name.calls, name.queries, _over(name)
         if key not in self._learned:
             make = self._factorized if LEARNERS[name.learner].fine_tuning is None else self._distilled
@@ -273,8 +274,10 @@ class _Lab:
 
     def _cost(self, index: Index, embed_seconds: float, train_seconds: float, reembed_seconds: float) -> Offline:
         assert index.train_scores is not None
+        read = calls_to_prepare(index.first_stage, len(index))
         return Offline(
-            calls=len(index.train_scores.values) + calls_to_prepare(index.first_stage, len(index)),
+            calls=len(index.train_scores.values) + read,
+            items_read=read,
             embed_seconds=embed_seconds + self.train_query_seconds,
             train_seconds=train_seconds,
             reembed_seconds=reembed_seconds,

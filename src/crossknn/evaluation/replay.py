@@ -27,6 +27,7 @@ class Offline:
         embed_seconds: the first stage's vectors of all items.
         train_seconds: from scores to item vectors, or to another dual encoder.
         reembed_seconds: embedding all items again with that.
+        items_read: of the calls, those that read an item; their time is in ``embed_seconds``.
         family: systems of one family differ only in calls; they are one line in a figure.
     """
 
@@ -34,6 +35,7 @@ class Offline:
     embed_seconds: float = 0.0
     train_seconds: float = 0.0
     reembed_seconds: float = 0.0
+    items_read: int = 0
     family: str = ""
 
 

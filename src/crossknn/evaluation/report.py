@@ -157,10 +157,10 @@ class Report:
     def offline_seconds(self, method: str) -> float | None:
         """Indexing time of a method, its CE calls at the rate of the ground truth; None where that is unknown."""
         cost = self.offline[method]
-        beside = cost.embed_seconds + cost.train_seconds + cost.reembed_seconds
-        if not cost.calls:
+        beside, scored = cost.embed_seconds + cost.train_seconds + cost.reembed_seconds, cost.calls - cost.items_read
+        if not scored:
             return beside
-        return None if self.calls_per_second is None else beside + cost.calls / self.calls_per_second
+        return None if self.calls_per_second is None else beside + scored / self.calls_per_second
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import CrossKNNWarning, InputError, ScorerError
+from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens
 
 _LARGEST = 1e30
 """What a search can still square and add up."""
@@ -66,6 +67,23 @@ class Scorer(Protocol):
     def prepare(self, items: Sequence[str]) -> BoundScorer:
         """Do once what need not be done for every pair. Costs no CE call."""
         ...
+
+
+_READ_AT = (2 / 3, 5 / 6)
+
+
+def layers_to_read(n_layers: int) -> list[int]:
+    """Numbers, from 1, of the layers whose states :class:`~crossknn.WithStates` is to read: two thirds and five sixths
+    of the way up; one where these are the same."""
+    return sorted({round(part * n_layers) for part in _READ_AT})
+
+
+def read_alone(template: InputTemplate, items: Tokens, max_length: int) -> TokenInputs:
+    """Items where they stand in a pair, with an empty query; it is said how many had to be cut."""
+    inputs, cut = TokenInputs.of_second(template, items, max_length)
+    if cut:
+        warn_of_truncation(cut, len(items.lengths), max_length, "items")
+    return inputs
 
 
 def warn_of_truncation(cut: int, n: int, max_length: int, what: str = "pairs") -> None:

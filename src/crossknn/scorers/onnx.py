@@ -10,7 +10,7 @@ import numpy as np
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.onnx_model import OnnxModel, OnnxOptions
-from crossknn.scorers.base import Fingerprint, warn_of_truncation
+from crossknn.scorers.base import Fingerprint, read_alone, warn_of_truncation
 from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, truncate_longest_first
 
 
@@ -63,10 +63,7 @@ class OnnxScorer:
                 "sentence-transformers"
             )
         tokens = Tokens.of(self._model.tokenizer, texts)
-        inputs, cut = TokenInputs.of_second(self._template, tokens, self._model.max_length)
-        if cut:
-            warn_of_truncation(cut, len(texts), self._model.max_length, "items")
-        return self._model.run_states(inputs)
+        return self._model.run_states(read_alone(self._template, tokens, self._model.max_length))
 
 
 class BoundOnnxScorer:

@@ -11,7 +11,7 @@ import numpy as np
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_texts, digest_weights
-from crossknn.scorers.base import Fingerprint, warn_of_truncation
+from crossknn.scorers.base import Fingerprint, layers_to_read, read_alone, warn_of_truncation
 from crossknn.token_inputs import InputTemplate, TokenInputs, Tokens, batches, plain, truncate_longest_first
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ _PROBES = (("a", "b"), ("what is a heart attack?", "Acute myocardial infarction"
 _LONG = 4_096
 """Times that a text of three words is repeated, at most, to have one that must be truncated."""
 
-_READ_AT = (2 / 3, 5 / 6)
-"""Layers whose states are read, as parts of the way from the first to the last."""
 _READ_AT_ONCE = 4_096
 """Texts whose states stay on the device until they are fetched."""
 
@@ -114,10 +112,6 @@ class SentenceTransformersScorer:
         return self._model.states(texts)
 
 
-def _read_layers(n_layers: int) -> list[int]:
-    return sorted({round(part * n_layers) for part in _READ_AT})
-
-
 class _SeenError(Exception):
     """What a model was given has been seen, and need not be computed."""
 
@@ -196,23 +190,23 @@ class _Model:
         """See :meth:`SentenceTransformersScorer.states`."""
         if self.template is None:
             raise InputError("this cross-encoder reads in a way of its own: what it makes of a text alone is not known")
-        inputs, cut = TokenInputs.of_second(self.template, self.tokens(texts), self.max_length)
-        if cut:
-            warn_of_truncation(cut, len(texts), self.max_length, "items")
+        inputs = read_alone(self.template, self.tokens(texts), self.max_length)
 
         def means(given: dict[str, Any], rows: IntArray) -> Any:
             hidden = self._opened.model(**given, output_hidden_states=True).hidden_states
             inside = self._torch.from_numpy(some.within_second(rows)).to(self._device, hidden[0].dtype)
             shares = inside / inside.sum(dim=1, keepdim=True).clamp(min=1)
-            read = [(shares[:, None] @ hidden[layer])[:, 0] for layer in _read_layers(len(hidden) - 1)]
+            read = [(shares[:, None] @ hidden[layer])[:, 0] for layer in layers_to_read(len(hidden) - 1)]
             return self._torch.stack(read, dim=1)
 
         sizes = self._at_once, self._batch_size  # all layers are in memory: what is too much here is not for scores
         parts = []
-        for first in range(0, len(texts), _READ_AT_ONCE):
-            some = inputs.take(np.arange(first, min(len(texts), first + _READ_AT_ONCE)))
-            parts.append(self._run(some, means).astype(np.float32))
-        self._at_once, self._batch_size = sizes
+        try:
+            for first in range(0, len(texts), _READ_AT_ONCE):
+                some = inputs.take(np.arange(first, min(len(texts), first + _READ_AT_ONCE)))
+                parts.append(self._run(some, means).astype(np.float32))
+        finally:
+            self._at_once, self._batch_size = sizes
         return np.concatenate(parts) if parts else np.empty((0, 1, 0), dtype=np.float32)
 
     def _run(self, inputs: TokenInputs, made_of: Callable[[dict[str, Any], IntArray], Any]) -> FloatArray:
