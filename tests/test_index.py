@@ -403,6 +403,43 @@ def test_an_interrupted_build_goes_on_where_it_stopped(world: Any, tmp_path: Pat
     np.testing.assert_array_equal(resumed.item_model.biases, whole.item_model.biases)
 
 
+def test_an_interrupted_build_prepares_its_items_once(world: Any, tmp_path: Path) -> None:
+    embedded: list[str] = []
+
+    class Counted:
+        fingerprint = "counted"
+
+        def embed(self, texts: Any) -> Any:
+            embedded.extend(set(texts) & set(world.items))
+            return world.dense.encoder.embed(texts)
+
+    class Renamed(Counted):
+        fingerprint = "renamed"
+
+    def fails(batch: Any) -> list[float]:
+        raise RuntimeError("killed")
+
+    def begin(encoder: Any) -> None:
+        with pytest.raises(ScorerError, match="killed"):
+            _build(world, out=tmp_path, scorer=FunctionScorer(fails, name=world.name), first_stage=Dense(encoder))
+
+    begin(Counted())
+    begin(Counted())
+    whole = _build(world, out=tmp_path, first_stage=Dense(Counted()))
+    assert sorted(embedded) == sorted(world.items)
+    np.testing.assert_array_equal(whole.first_stage_vectors, _build(world).first_stage_vectors)
+    assert not (tmp_path / "collecting").exists()
+    embedded.clear()
+    begin(Counted())
+    begin(Renamed())
+    begin(Renamed())
+    assert len(embedded) == 2 * len(world.items)
+    (vectors,) = tmp_path.glob("collecting/prepared/data-*/*.npy")
+    vectors.write_bytes(vectors.read_bytes()[:-1] + b"!")
+    _build(world, out=tmp_path, first_stage=Dense(Renamed()))
+    assert len(embedded) == 3 * len(world.items)
+
+
 def test_building_again_with_other_queries_replaces_the_index(world: Any, tmp_path: Path) -> None:
     _build(world, out=tmp_path, train=3)
     _build(world, out=tmp_path, train=5)

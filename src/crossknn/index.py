@@ -24,7 +24,7 @@ from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.first_stage.base import Kept, PairFirstStage, kept_of
 from crossknn.first_stage.beside import BoundWithVectors
-from crossknn.index_contents import arguments_of, check_built_with, contents_of
+from crossknn.index_contents import arguments_of, check_built_with, contents_of, keep_prepared, prepared_before
 from crossknn.metadata import Conditions, checked_metadata
 from crossknn.results import Hit, ScoredItem, SearchResult
 from crossknn.scorers import Scorer
@@ -200,8 +200,9 @@ class Index:
                 vectors serve.
             metadata: id to fields that searches may filter by (:mod:`crossknn.metadata`): texts, numbers, booleans or
                 lists of these. Items may lack it.
-            out: folder of the index. Scores are kept in it while they are collected: run again after a crash, and only
-                what is missing is scored. Without ``out`` nothing is written.
+            out: folder of the index. What the first stage prepares is kept in it until the index is written, and so
+                are scores while they are collected: run again after a crash, and only what is missing is done.
+                Without ``out`` nothing is written.
             options: plan, factorization, cap on CE calls.
             notes: kept with the index.
             progress: told of the CE calls done.
@@ -213,7 +214,7 @@ class Index:
             WriteError: the disk is full or read-only, or another build is writing to ``out``; finished scores stay.
 
         Cost: ``options.price(len(queries), len(items))`` CE calls, less those that an earlier run has finished, and a
-        pass for each item under :class:`~crossknn.WithStates`, finished or not.
+        pass for each item under :class:`~crossknn.WithStates`, unless an earlier run has read them all.
         """
         options = options or BuildOptions()
         named = named_items(items)
@@ -222,12 +223,31 @@ class Index:
         if folder is not None:
             storage.check_place(folder)
         with nullcontext() if folder is None else sole_writer(folder):
-            index = cls(named, scorer, first_stage, metadata=metadata, notes=notes)
+            collecting = None if folder is None else folder / storage.COLLECTING
+            index = cls._prepared(named, scorer, first_stage, metadata, notes, collecting if train else None)
             if train:
-                index._learn(train, options, None if folder is None else folder / storage.COLLECTING, progress)
+                index._learn(train, options, collecting, progress)
             if folder is not None:
                 storage.save(folder, contents_of(index))
                 storage.remove_ledger(folder)
+        return index
+
+    @classmethod
+    def _prepared(
+        cls,
+        items: Mapping[str, str],
+        scorer: Scorer,
+        first_stage: FirstStage,
+        metadata: Mapping[str, Mapping[str, Any]] | None,
+        notes: Mapping[str, str] | None,
+        collecting: Path | None,
+    ) -> Index:
+        """One that has learned nothing yet. What took work is kept in ``collecting`` meanwhile, or taken from there."""
+        begun = None if collecting is None else collecting / storage.PREPARED
+        kept = None if begun is None else prepared_before(begun, first_stage, list(items.values()))
+        index = cls(items, scorer, first_stage, metadata=metadata, first_stage_kept=kept, notes=notes)
+        if begun is not None and kept is None and index.first_stage_kept:
+            keep_prepared(begun, index)
         return index
 
     def learn(

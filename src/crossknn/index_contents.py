@@ -1,18 +1,22 @@
-"""An index as plain arrays, rows and settings, which :mod:`crossknn.storage` keeps, and back."""
+"""An index as plain arrays, rows and settings, which :mod:`crossknn.storage` keeps, and back; and what a build that is
+not done has prepared."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from crossknn import storage
 from crossknn.errors import CrossKNNWarning, IndexFileError
 from crossknn.factorization import GatedMLP, ItemModel, LinearMap, Normalisation
+from crossknn.fingerprints import digest_texts
 from crossknn.first_stage import FirstStage
+from crossknn.first_stage.base import Kept
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import ScoreMatrix
 from crossknn.search import Calibration
@@ -88,6 +92,36 @@ def arguments_of(contents: Contents) -> dict[str, Any]:
         "notes": config.get("notes"),
         "tuning": _tuning(config.get("tuning")),
     }
+
+
+def keep_prepared(folder: Path, index: Index) -> None:
+    """Keep what the first stage prepared, until the index itself is written.
+
+    Raises:
+        WriteError: the disk is full or read-only.
+    """
+    config = _prepared_by(index.first_stage, index.items)
+    storage.save(folder, Contents(config, dict(index.first_stage_kept), {}))
+
+
+def is_prepared(folder: Path, first_stage: FirstStage, items: Sequence[str]) -> bool:
+    """Whether :func:`keep_prepared` has kept in a folder what this first stage makes of these items."""
+    try:
+        return bool(storage.read_manifest(folder)["config"] == _prepared_by(first_stage, items))
+    except IndexFileError:
+        return False
+
+
+def prepared_before(folder: Path, first_stage: FirstStage, items: Sequence[str]) -> Kept | None:
+    """What :func:`keep_prepared` kept; None where it is not there, of something else, or damaged."""
+    try:
+        return storage.load(folder, in_memory=True).arrays if is_prepared(folder, first_stage, items) else None
+    except IndexFileError:
+        return None
+
+
+def _prepared_by(first_stage: FirstStage, items: Sequence[str]) -> dict[str, Any]:
+    return {"first_stage": first_stage.fingerprint, "items": digest_texts(items)}
 
 
 def check_built_with(folder: Path, contents: Contents, scorer: Scorer, first_stage: FirstStage) -> None:

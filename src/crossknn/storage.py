@@ -27,6 +27,7 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 COLLECTING = "collecting"
 REFINED = "refined"
+PREPARED = "prepared"
 _KIND = "crossknn index"
 _DATA = re.compile(r"data-[0-9a-f]{12}")
 
@@ -228,7 +229,7 @@ def _is_readable(folder: Path) -> bool:
 
 
 def remove_ledger(folder: Path) -> None:
-    """Remove the scores that a finished build collected, and nothing else that may stand there.
+    """Remove the scores that a finished build collected, what it prepared, and nothing else that may stand there.
 
     What marks them as a run's goes first: shards that a crash leaves behind then belong to none.
     """
@@ -242,7 +243,9 @@ def remove_ledger(folder: Path) -> None:
 def _is_ledger(folder: Path) -> bool:
     entries = list(folder.iterdir()) if folder.is_dir() else []
     return all(
-        entry.name.startswith(("ledger.json", "shard-")) or (entry.name == REFINED and _is_ledger(entry))
+        entry.name.startswith(("ledger.json", "shard-"))
+        or (entry.name == REFINED and _is_ledger(entry))
+        or (entry.name == PREPARED and is_replaceable(entry))
         for entry in entries
     )
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from crossknn import storage
 from crossknn.cli.app import app
 from crossknn.cli.models import open_scorer
-from crossknn.errors import InputError, WriteError
+from crossknn.errors import InputError, ScorerError, WriteError
 from crossknn.files import sole_writer
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
 from crossknn.search import METHODS
@@ -247,6 +247,15 @@ def test_states_are_those_of_the_scorer_that_is_named(folder: Path, tiny: Any, m
     price = json.loads(run(*asked).stdout)
     assert (price["calls"], price["read"]) == (30, 42)
     assert price["seconds"] == pytest.approx(72 / price["calls_per_second"])
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise ScorerError("no connection")
+
+    other = ("build", "items.jsonl", "--out", "y.crossknn", *asked[4:])
+    with monkeypatch.context() as patched:
+        patched.setattr("crossknn.index.collect_scores", fails)
+        assert "no connection" in run(*other[:-2], exit_code=1).stderr
+    assert json.loads(run(*other).stdout)["read"] == 0
     for wrong, message in (
         ("states:states:encoder", "beside them already"),
         ("hybrid:states:encoder", "hybrid takes a dual encoder"),

@@ -20,11 +20,12 @@ from crossknn.evaluation.systems import LEARNERS
 from crossknn.factorization import Factorization
 from crossknn.first_stage import calls_to_prepare
 from crossknn.index import BuildOptions, Index
+from crossknn.index_contents import is_prepared
 from crossknn.inputs import read_items, read_metadata, read_queries
 from crossknn.scorers import Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.scores.ledger import finished_calls
-from crossknn.storage import COLLECTING, REFINED, check_place
+from crossknn.storage import COLLECTING, PREPARED, REFINED, check_place
 
 
 class PlanName(str, Enum):
@@ -123,7 +124,8 @@ def build(
     cached = None if dry_run else cache_file  # scores that are there already would make the trial too quick
     opened = open_scorer(scorer, device, cached)
     retriever = open_first_stage(first_stage, device, opened)
-    read = calls_to_prepare(retriever, len(texts))
+    begun = out_folder / COLLECTING / PREPARED
+    to_read = 0 if is_prepared(begun, retriever, list(texts.values())) else calls_to_prepare(retriever, len(texts))
     calls = options.price(len(train), len(texts))
     if dry_run:
         asked = train, list(texts.values())
@@ -131,11 +133,11 @@ def build(
         ledger = out_folder / COLLECTING
         done = finished_calls(ledger, *asked, opened, first, options.shard_size)
         done += finished_calls(ledger / REFINED, *asked, opened, calls - first, options.shard_size)
-        price = _price(opened, *asked, calls, done, read)
+        price = _price(opened, *asked, calls, done, to_read)
         typer.echo(json.dumps(asdict(price)) if as_json else price.in_words())
         return
     start = time.perf_counter()
-    reading = f", and {read:,} items to be read" if read else ""
+    reading = f", and {to_read:,} items to be read" if to_read else ""
     notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls{reading}")
     with progress_bar("scoring") as progress:
         built = Index.build(
@@ -174,7 +176,7 @@ class _Price:
     Attributes:
         calls: cross-encoder calls in all.
         done: of these, what an interrupted build has done.
-        read: items that the cross-encoder reads beside, each in about a call's time, and again after an interruption.
+        read: items that the cross-encoder is to read beside, each in about a call's time.
         tried: pairs that the rate was tried on; 0 where nothing is left.
         calls_per_second: the rate.
         seconds: for what is left, reading included.

@@ -62,7 +62,7 @@ class WithStates(Dense):
 
     Cost: reading the items, once for an index: a pass of the cross-encoder for each, of the item alone. It is counted
     as a CE call for each wherever systems are compared (:func:`calls_to_prepare`), and is not among those that a build
-    caps and keeps: one that is interrupted reads again. Queries cost nothing.
+    caps. One that is interrupted reads again what it had not read to the end. Queries cost nothing.
     """
 
     def __init__(self, dense: Dense, scorer: object, *, dimensions: int = 256) -> None:
