@@ -3,6 +3,8 @@
     python benchmarks/scoring_speed.py --model training/runs/demo/model --fp32 training/runs/demo/fp32
     python benchmarks/scoring_speed.py --model training/runs/demo/model --device cuda --kind short --kind joined \\
         --per-query 500 --rounds 3 --out benchmarks/results/scoring_speed_cuda.json
+    python benchmarks/scoring_speed.py --model training/runs/demo/model --random 24x1024 --device cuda --kind short \\
+        --kind joined --queries 10 --per-query 200 --rounds 3 --out benchmarks/results/scoring_speed_cuda_24x1024.json
 
 Needs the extras torch, icd10cm, demo, and hpo for the kinds long and mixed; FlashRank takes part where it is installed
 (`pip install flashrank`), and ONNX on a device where onnxruntime can use it. Every contestant scores the same pairs in
@@ -86,6 +88,26 @@ class FlashRank:
             for found in self._ranker.rerank(RerankRequest(query=query, passages=passages)):
                 scores[found["id"]] = found["score"]
         return scores
+
+
+def random_model(model: Path, size: str, folder: Path) -> Path:
+    """A BERT of ``LAYERSxWIDTH`` with random weights, which take as long as trained ones, and the model's tokenizer."""
+    import torch
+    from transformers import BertConfig, BertForSequenceClassification
+
+    layers, width = map(int, size.split("x"))
+    torch.manual_seed(0)
+    config = BertConfig(
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+        num_labels=1,
+    )
+    BertForSequenceClassification(config).save_pretrained(folder / size)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(model / file, folder / size)
+    return folder / size
 
 
 def by_predict(args: argparse.Namespace, dtype: str, batch_size: int) -> Callable[[Pairs], FloatArray]:
@@ -177,6 +199,7 @@ def main() -> None:
     """Measure, print, and write one JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="the fine-tuned model as transformers saves it")
+    parser.add_argument("--random", metavar="LAYERSxWIDTH", help="random weights of this size in place of the model's")
     parser.add_argument("--fp32", type=Path, help="the same exported to ONNX in fp32")
     parser.add_argument("--device", default="cpu", help="where all of them run, such as cuda")
     parser.add_argument(
@@ -193,11 +216,14 @@ def main() -> None:
     args = parser.parse_args()
     rng = np.random.default_rng(args.seed)
     with tempfile.TemporaryDirectory() as folder:
+        if args.random:
+            args.model = random_model(args.model, args.random, Path(folder))
         runs = contestants(args, Path(folder))
         result = {
             "environment": environment() | on_device(args.device),
             "seed": args.seed,
             "rounds": args.rounds,
+            "random_weights": args.random,
             "max_length": MAX_LENGTH,
             "lengths": {
                 kind: measure(runs, drawn_pairs(data_of(kind), args.queries, args.per_query, rng), args.rounds)

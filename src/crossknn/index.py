@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -378,7 +378,7 @@ class Index:
             row = slice(query, query + 1)
             return self._task(queries[row], None if query_vectors is None else query_vectors[row])
 
-        pairs = next_pairs(self.default_method(), task_of, known, options.second_pass)
+        pairs = next_pairs(_by_expectation(self._untuned_method()), task_of, known, options.second_pass)
         if options.max_calls is not None:
             pairs = pairs.capped(options.max_calls - len(known.values))
         before, told = len(known.values), progress
@@ -456,8 +456,8 @@ class Index:
             k: how many hits; fewer if fewer items are allowed.
             budget: CE calls, at least k; None is the tuned one, or 100.
             target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
-                below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes`` do.
-                How far that can be trusted: ``docs/results.md``.
+                below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes-ucb``. How
+                far that can be trusted: ``docs/results.md``.
             max_ms: stop before a round that would, taking as long as the last one, end later than this many
                 milliseconds after the search began. The first round is always run.
             method: how the budget is spent, or its name such as ``"axn-r5"``; None is :meth:`default_method`, or the
@@ -622,13 +622,13 @@ class Index:
         return tuning.calibration if tuning is not None and fits else None
 
     def default_method(self) -> SearchMethod:
-        """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""
+        """The tuned one. Untuned: ``bayes-ucb`` over a learned prior, AXN over other item vectors, else reranking."""
         return self._untuned_method() if self.tuning is None else method_named(self.tuning.method)
 
     def _untuned_method(self) -> SearchMethod:
         if self.item_model is None:
             return Rerank()
-        return AXN() if self.item_model.noise is None else METHODS["bayes"]
+        return AXN() if self.item_model.noise is None else METHODS["bayes-ucb"]
 
     def default_budget(self) -> int:
         """The tuned one, or 100."""
@@ -774,6 +774,11 @@ def _chosen(factorization: Factorization | None, pairs: Pairs, n_items: int, *, 
     chosen = factorization or default_factorization(n_queries, n_items, has_vectors=has_vectors)
     chosen.check(pairs, n_items, has_vectors=has_vectors)
     return chosen
+
+
+def _by_expectation(method: SearchMethod) -> SearchMethod:
+    """Without standard deviations in what it asks for: so the second pass was measured."""
+    return replace(method, ucb=0.0) if isinstance(method, AXN) else method
 
 
 def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:

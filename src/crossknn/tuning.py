@@ -77,7 +77,7 @@ def candidates(items: ItemModel | None, *, has_query_vectors: bool) -> list[str]
         return ["rerank"]
     names = ["rerank", "axn-r5", "axn", "axn-r20", "axn-paper"]
     if items.noise is not None:
-        names += ["bayes-r10", "bayes"]
+        names += ["bayes-r10", "bayes", "bayes-ucb"]
     if has_query_vectors:
         names += ["axn-paper-r10-m0.5", "axn-paper-r10-m0.8", "axn-r5/vectors", "axn/vectors", "rerank/vectors"]
     return names

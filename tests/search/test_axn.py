@@ -72,17 +72,64 @@ def test_scores_of_rank_d_are_solved_by_d_plus_1_items(make_task: Any, d: int, l
     assert np.isnan(progress.predicted[:, :size]).all()
 
 
-@pytest.mark.parametrize("solver", [MinNorm(), BayesianRidge(intercept_variance=1.0)])
-def test_what_a_search_remembers_of_earlier_rounds_changes_nothing_that_it_finds(make_task: Any, solver: Any) -> None:
+@pytest.mark.parametrize(
+    ("solver", "ucb"),
+    [(MinNorm(), 0.0), (BayesianRidge(intercept_variance=1.0), 0.0), (BayesianRidge(intercept_variance=1.0), 1.0)],
+)
+def test_what_a_search_remembers_of_earlier_rounds_changes_nothing_that_it_finds(
+    make_task: Any, solver: Any, ucb: float
+) -> None:
     class Forgetful(AXN):
         def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
             progress.memory = []
             return super().propose(task, progress, size)
 
     task, _ = make_task(5, 80, 7, learned=True)
-    found = [run_rounds(method(rounds=15, solver=solver), task, 60) for method in (AXN, Forgetful)]
+    found = [run_rounds(method(rounds=15, solver=solver, ucb=ucb), task, 60) for method in (AXN, Forgetful)]
     np.testing.assert_array_equal(found[0].indices, found[1].indices)
     np.testing.assert_allclose(found[0].predicted, found[1].predicted, rtol=1e-9, atol=1e-9)
+
+
+def highest_bounds(
+    task: Task, scores: np.ndarray, row: int, sizes: list[int], axn: AXN
+) -> tuple[list[int], list[float]]:
+    """Items in the order scored, and what was expected of each after the first round: the posterior of eq. 2.25 and
+    2.26 of Rasmussen and Williams, dense and from scratch."""
+    model, solver = task.item_model, axn.solver
+    assert model is not None
+    assert isinstance(solver, BayesianRidge)
+    assert task.query_vectors is not None
+    kernel = model.vectors @ model.vectors.T + solver.intercept_variance
+    mean = model.vectors @ task.query_vectors[row] + model.biases
+    targets = model.normalisation.apply(scores[row])
+    left = [i for i in range(len(mean)) if task.allowed is None or task.allowed[i]]
+    seen = sorted(left, key=lambda i: (-task.first_stage_scores[row, i], i))[: sizes[0]]
+    told: list[float] = []
+    for size in sizes[1:]:
+        inverse = np.linalg.inv(kernel[np.ix_(seen, seen)] + solver.noise * np.eye(len(seen)))
+        means = mean + kernel[:, seen] @ inverse @ (targets[seen] - mean[seen])
+        variances = np.diag(kernel) - np.einsum("is,st,it->i", kernel[:, seen], inverse, kernel[:, seen]) + solver.noise
+        bounds = means + axn.ucb * np.sqrt(variances)
+        best = sorted(set(left) - set(seen), key=lambda i: (-bounds[i], i))[:size]
+        seen, told = seen + best, told + model.normalisation.invert(means[best]).tolist()
+    return seen, told
+
+
+@pytest.mark.parametrize("ucb", [0.5, 2.0])
+@pytest.mark.parametrize("masked", [False, True])
+def test_with_ucb_the_next_items_are_those_of_the_highest_confidence_bounds(
+    make_task: Any, ucb: float, masked: bool
+) -> None:
+    allowed = np.arange(60) % 4 != 0 if masked else None
+    task, scorer = make_task(4, 60, 7, learned=True, allowed=allowed)
+    axn = AXN(6, solver=BayesianRidge(noise=0.3, intercept_variance=2.0), ucb=ucb)
+    progress = run_rounds(axn, task, 30)
+    plain = run_rounds(replace(axn, ucb=0.0), task, 30)
+    assert not np.array_equal(progress.indices, plain.indices)
+    for row in range(4):
+        items, told = highest_bounds(task, scorer.scores, row, [5] * 6, axn)
+        assert progress.indices[row].tolist() == items
+        np.testing.assert_allclose(progress.predicted[row, 5:], told, rtol=1e-6)
 
 
 def test_axn_finds_what_reranking_with_as_many_calls_misses(make_task: Any) -> None:
@@ -109,7 +156,20 @@ def test_what_is_missing_is_said_before_a_call_is_spent(
     assert not scorer.calls
 
 
-@pytest.mark.parametrize("settings", [{"rounds": 0}, {"mixing": -0.1}, {"mixing": 1.1}, {"mixing": np.nan}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rounds": 0},
+        {"mixing": -0.1},
+        {"mixing": 1.1},
+        {"mixing": np.nan},
+        {"ucb": -1.0},
+        {"ucb": np.inf},
+        {"ucb": 1.0, "solver": MinNorm()},
+        {"ucb": 1.0, "mixing": 0.5},
+    ],
+    ids=str,
+)
 def test_settings_are_checked(settings: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         AXN(**settings)

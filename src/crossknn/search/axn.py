@@ -12,7 +12,7 @@ import numpy as np
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization.item_model import ItemModel
-from crossknn.search.regression import BayesianRidge, FittedQuery, QuerySolver
+from crossknn.search.regression import BayesianRidge, FittedQuery, Posterior, QuerySolver
 from crossknn.search.rerank import propose_by_first_stage, propose_by_item_vectors
 from crossknn.search.rounds import Progress, Proposal, Task
 from crossknn.search.stopping import Belief, rescaled
@@ -38,6 +38,9 @@ class AXN:
             "item vectors" is AXN_{X,X}. Random ones are the same for every query.
         mixing: ``lambda`` of eq. 7: 0 is the refitted vector alone, 1 the dual encoder's alone.
         solver: how the vector is fitted.
+        ucb: standard deviations that are added to what an item is expected to score when the next ones are chosen
+            (upper confidence bound: GP-UCB, Srinivas et al., ICML 2010, with a constant beta), among the 300 unseen
+            items of the highest expected scores, or all that a round takes. 0, the paper's way, goes by these alone.
         seed: of random first items.
     """
 
@@ -46,6 +49,7 @@ class AXN:
     solver: QuerySolver = field(default_factory=lambda: BayesianRidge(noise=0.1, intercept_variance=10.0))
     first_round: Literal["first stage", "item vectors", "random"] = "first stage"
     seed: int = 0
+    ucb: float = 0.0
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -54,6 +58,10 @@ class AXN:
             raise InputError(f"mixing must lie between 0 and 1, got {self.mixing}")
         if self.first_round not in ("first stage", "item vectors", "random"):
             raise InputError(f"first_round must be 'first stage', 'item vectors' or 'random', got {self.first_round!r}")
+        if not (np.isfinite(self.ucb) and self.ucb >= 0):
+            raise InputError(f"ucb is a finite number of standard deviations, 0 or more, got {self.ucb}")
+        if self.ucb and not self._knows_variance():
+            raise InputError("ucb needs standard deviations: a BayesianRidge solver, and no mixing")
 
     def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
         """See :class:`~crossknn.search.rounds.SearchMethod`.
@@ -69,24 +77,29 @@ class AXN:
         if self._lacks_vector(task):
             raise InputError("mixing needs the query's vector from a dense first stage; set mixing=0")
         liking, solve_seconds = self._liking(task, items, progress)
-        best = self._best(task, liking, progress, size)
+        if self.ucb:
+            some = self._best(task, liking, progress, max(size, _MOST_COMPARED))
+            best = [self._highest_bounds(task, progress, row, liking[row], *of, size) for row, of in enumerate(some)]
+        else:
+            best = self._best(task, liking, progress, size)
         predicted = [s.astype(np.float64) + of.fit.intercept for of, (_, s) in zip(liking, best, strict=True)]
         chosen = np.array([indices for indices, _ in best])
         return Proposal(chosen, items.normalisation.invert(np.array(predicted)), solve_seconds)
 
     def has_variance(self, items: ItemModel | None) -> bool:
         """See :class:`~crossknn.search.stopping.Believer`: item vectors, a BayesianRidge solver and no mixing."""
-        return items is not None and isinstance(self.solver, BayesianRidge) and not self.mixing > 0
+        return items is not None and self._knows_variance()
+
+    def _knows_variance(self) -> bool:
+        return isinstance(self.solver, BayesianRidge) and not self.mixing > 0
 
     def beliefs(self, task: Task, progress: Progress, n: int) -> Iterator[Belief]:
         """See :class:`~crossknn.search.stopping.Believer`."""
         items = task.item_model
         assert items is not None  # has_variance
-        assert isinstance(self.solver, BayesianRidge)
         liking, _ = self._liking(task, items, progress)
         for row, (best, scores) in enumerate(self._best(task, liking, progress, n)):
-            seen = self._seen(task, items, progress, row)
-            posterior = self.solver.posterior(*seen, whitening=liking[row].whitening)
+            posterior = self._posterior(task, items, progress, row, liking[row])
             means = scores.astype(np.float64) + posterior.query.intercept
             variances = rescaled(
                 posterior.variances(items.vectors[best]),
@@ -96,6 +109,27 @@ class AXN:
             )
             deviations = np.sqrt(np.maximum(variances, 1e-12)) / items.normalisation.scale
             yield Belief(best, items.normalisation.invert(means), deviations)
+
+    def _posterior(self, task: Task, items: ItemModel, progress: Progress, row: int, liking: _Liking) -> Posterior:
+        assert isinstance(self.solver, BayesianRidge)
+        return self.solver.posterior(*self._seen(task, items, progress, row), whitening=liking.whitening)
+
+    def _highest_bounds(
+        self,
+        task: Task,
+        progress: Progress,
+        row: int,
+        liking: _Liking,
+        candidates: IntArray,
+        scores: FloatArray,
+        size: int,
+    ) -> tuple[IntArray, FloatArray]:
+        """Of a query's best unseen items, those of the highest upper confidence bounds, and their scores."""
+        items = task.item_model
+        assert items is not None
+        variances = self._posterior(task, items, progress, row, liking).variances(items.vectors[candidates])
+        chosen = np.argsort(-(scores + self.ucb * np.sqrt(variances)), kind="stable")[:size]
+        return candidates[chosen], scores[chosen]
 
     def _liking(self, task: Task, items: ItemModel, progress: Progress) -> tuple[list[_Liking], float]:
         """What the queries like, and the seconds of fitting them; remembered, so that nothing is done twice."""
@@ -154,6 +188,9 @@ class AXN:
     def _lacks_vector(self, task: Task) -> bool:
         return self.mixing > 0 and task.query_vectors is None
 
+
+_MOST_COMPARED = 300
+"""Items whose upper confidence bounds are compared, where a round takes fewer."""
 
 _MOST_REMEMBERED = 512
 """Scores of a query whose matrix is kept to go on from (2 MB for each query of a batch); beyond, each round fits from

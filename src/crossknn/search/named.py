@@ -20,14 +20,15 @@ METHODS: Mapping[str, SearchMethod] = {
     "axn-paper": AXN(rounds=5, solver=MinNorm()),
     "axn": AXN(),
     "bayes": AXN(rounds=20, solver=BayesianRidge(noise=1.0)),
+    "bayes-ucb": AXN(rounds=20, solver=BayesianRidge(noise=1.0), ucb=1.5),
     "anncur": anncur(),
     "adacur": adacur(),
     "gar": GAR(),
     "tour-ce": TouR("ce"),
     "tour-mse": TouR("mse"),
 }
-"""``bayes`` is meant for an index with :class:`~crossknn.factorization.MFSideInformation`, ``anncur`` and ``adacur``
-for one with CUR; ``axn-paper`` has the paper's solver."""
+"""``bayes`` and ``bayes-ucb`` are meant for an index with :class:`~crossknn.factorization.MFSideInformation`,
+``anncur`` and ``adacur`` for one with CUR; ``axn-paper`` has the paper's solver."""
 
 _NAME = re.compile(
     r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?(?P<vectors>/vectors)?"
@@ -77,7 +78,8 @@ def with_settings(
     *,
     by_item_vectors: bool = False,
 ) -> SearchMethod:
-    """A method with other rounds or mixing, or with its first items by item vectors; None changes nothing.
+    """A method with other rounds or mixing, or with its first items by item vectors; None changes nothing. With mixing
+    there are no standard deviations, and so no ``ucb``.
 
     Raises:
         InputError: it has no such setting; `name` is what the message calls it.
@@ -89,7 +91,7 @@ def with_settings(
     if mixing is not None:
         if not isinstance(method, AXN):
             raise InputError(f"{name} has no mixing to set")
-        method = replace(method, mixing=mixing)
+        method = replace(method, mixing=mixing, ucb=0.0 if mixing else method.ucb)
     if by_item_vectors:
         if isinstance(method, AXN):
             return replace(method, first_round="item vectors")
