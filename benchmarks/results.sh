@@ -15,6 +15,7 @@
 #     distilled a fine-tuned dual encoder beneath what is ours, on ICD-10-CM and HPO
 #     late      late interaction before hybrid vectors, on all three
 #     states    hidden states of the cross-encoder beside these, on all three
+#     ucb       upper confidence bounds in these searches, on all three
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
 #     page      figures into docs/results.md
@@ -22,7 +23,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ablations stopping page}")
+steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ucb ablations stopping page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -137,6 +138,20 @@ states() {
     for name in icd10cm-10k hpo-10k; do
         measure "states3-$name" "$name" 300 --train-limit 500 "--compare=$ours,$paper" -- "$paper" "$ours"
     done
+}
+
+ucb() {
+    local at ours paper options=() systems=()
+    for at in 10x125 2x100; do
+        paper=axn-paper-r10-m0.8:mf@${at%x*}
+        systems+=("$paper" bayes/{late,latestates}:mf-side-refined@"$at")
+        for ours in bayes-ucb/{late,latestates}:mf-side-refined@"$at"; do
+            systems+=("$ours")
+            options+=("--compare=$ours,$paper" "--compare=$ours,${ours/-ucb/}")
+        done
+    done
+    ours=bayes-ucb:mf-side-refined@10
+    everywhere ucb "${options[@]}" "--compare=$ours,${ours/-ucb/}" -- "${systems[@]}" ${ours/-ucb/} $ours
 }
 
 stopping() {
