@@ -266,6 +266,7 @@ def new_items_table(measured: dict[str, Any]) -> str:
 REPORT_OF = (
     dict.fromkeys(("late", "lateerrors"), "late-")
     | dict.fromkeys(("states", "stateserrors"), "states-")
+    | dict.fromkeys(("ucb", "ucberrors"), "ucb-")
     | dict.fromkeys(("beyond", "pairs", "errors", "gains"), "beyond-")
 )
 """Of which of a data set's reports a table is, where it is not that of the paper's systems."""
@@ -300,14 +301,16 @@ def content_of(marker: str) -> str:
     report = read(f"{REPORT_OF.get(kind, '')}{name}/report.json")
     made: dict[str, Callable[[], str]] = {
         "systems": lambda: systems_table(report, papers_systems(report)),
-        **dict.fromkeys(("beyond", "late", "states"), lambda: systems_table(report)),
+        **dict.fromkeys(("beyond", "late", "states", "ucb"), lambda: systems_table(report)),
         "gains": lambda: gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10x125"]),
         "offline": lambda: offline_table(report, [s for s in COSTLY if s in report["offline"]]),
         "rounds": lambda: rounds_table(report, ROUNDS),
         "own": lambda: pairs_table(report, own=True),
         "below": lambda: below_table(report),
         "pairs": lambda: pairs_table(report, own=False),
-        **dict.fromkeys(("errors", "lateerrors", "stateserrors"), lambda: pairs_table(report, own=False, error=True)),
+        **dict.fromkeys(
+            ("errors", "lateerrors", "stateserrors", "ucberrors"), lambda: pairs_table(report, own=False, error=True)
+        ),
     }
     return made[kind]()
 

@@ -191,8 +191,8 @@ class AXN:
 
 
 _FEWEST_COMPARED, _TIMES_COMPARED = 100, 4
-"""Items whose upper confidence bounds are compared: so many times those that a round takes. With 300 for 100 (in a round
-of 5 or 10), dev queries of two sets had the same recall to .02 of a point."""
+"""Items whose upper confidence bounds are compared: so many times those that a round takes, 100 at least. With 300 for
+100, in rounds of 5 and 10, dev queries of two sets had the same recall to .02 of a point."""
 
 _MOST_REMEMBERED = 512
 """Scores of a query whose matrix is kept to go on from (2 MB for each query of a batch); beyond, each round fits from
