@@ -150,7 +150,7 @@ def measure_overhead(n_items: int, rounds: int) -> dict[str, object]:
 
 
 def against_plain_search(rounds: int, tokens: str | None) -> dict[str, object]:
-    """Ratios by method, in turns for each query, medians; the core's bar is 2 (R = 5), that of `bayes` and `bayes-ucb` 6."""
+    """Ratios by method, in turns for each query, medians; the core's bar is 2 (R = 5), that of the `bayes` ones 6."""
     data, encoder = load_icd10cm(), OnnxEncoder(demo_folder("encoder"))
     scorer = OnnxScorer(demo_folder("cross_encoder"))  # how far a query's vector moves depends on the scores
     texts = list(data.items.values())
