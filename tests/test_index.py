@@ -429,15 +429,33 @@ def test_an_interrupted_build_prepares_its_items_once(world: Any, tmp_path: Path
     assert sorted(embedded) == sorted(world.items)
     np.testing.assert_array_equal(whole.first_stage_vectors, _build(world).first_stage_vectors)
     assert not (tmp_path / "collecting").exists()
+    with pytest.raises(IndexFileError, match="no index"):
+        Index.load(tmp_path / "collecting" / "prepared", scorer=world.scorer, first_stage=world.dense)
     embedded.clear()
     begin(Counted())
+    with pytest.raises(IndexFileError, match="a part of the index"):
+        Index.load(tmp_path / "collecting", scorer=world.scorer, first_stage=world.dense)
+    with pytest.raises(IndexFileError, match="not the manifest of a crossknn index"):
+        Index.load(tmp_path / "collecting" / "prepared", scorer=world.scorer, first_stage=world.dense)
+    with pytest.raises(InputError, match="another run"):  # by mistake, and nothing is lost by it
+        Index.build(
+            [*world.items, "one more"],
+            scorer=world.scorer,
+            first_stage=RandomFirstStage(),
+            queries=world.queries[:TRAIN],
+            out=tmp_path,
+        )
     begin(Renamed())
-    begin(Renamed())
+    begin(Counted())
     assert len(embedded) == 2 * len(world.items)
+    (tmp_path / "collecting" / "ledger.json").unlink()
+    begin(Renamed())
+    begin(Renamed())
+    assert len(embedded) == 3 * len(world.items)
     (vectors,) = tmp_path.glob("collecting/prepared/data-*/*.npy")
     vectors.write_bytes(vectors.read_bytes()[:-1] + b"!")
     _build(world, out=tmp_path, first_stage=Dense(Renamed()))
-    assert len(embedded) == 3 * len(world.items)
+    assert len(embedded) == 4 * len(world.items)
 
 
 def test_building_again_with_other_queries_replaces_the_index(world: Any, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from crossknn.errors import BudgetError, IndexFileError, InputError
 from crossknn.factorization import Factorization, ItemModel, default_factorization
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
-from crossknn.first_stage.base import Kept, PairFirstStage, kept_of
+from crossknn.first_stage.base import BoundFirstStage, Kept, PairFirstStage, kept_of
 from crossknn.first_stage.beside import BoundWithVectors
 from crossknn.index_contents import arguments_of, check_built_with, contents_of, keep_prepared, prepared_before
 from crossknn.metadata import Conditions, checked_metadata
@@ -62,9 +62,10 @@ class BuildOptions:
         plan: which (train query, item) pairs are scored.
         factorization: how item vectors are made of the scores; None is
             :func:`~crossknn.factorization.default_factorization`.
-        refine: pairs per train query that are scored in a second pass: those its search would look at next, with item
-            vectors learned from the first (:mod:`crossknn.search.refinement`). None is 50 where the plan is the one
-            that is here by default, so that a train query costs 100 calls, and 0 (no second pass) beside another.
+        refine: pairs per train query that are scored in a second pass: those of which its search would expect most,
+            with item vectors learned from the first (:mod:`crossknn.search.refinement`). None is 50 where the plan is
+            the one that is here by default, so that a train query costs 100 calls, and 0 (no second pass) beside
+            another.
         max_calls: cap on CE calls; both passes give up the last train queries to keep it.
         shard_size: fewest pairs scored between two writes to disk; a crash loses these, or up to 64 times as many of a
             scorer that takes less than half a second for them.
@@ -135,6 +136,7 @@ class Index:
         *,
         metadata: Mapping[str, Mapping[str, Any]] | None = None,
         first_stage_kept: Kept | None = None,
+        bound_first_stage: BoundFirstStage | None = None,
         item_model: ItemModel | None = None,
         train_queries: Sequence[str] = (),
         train_scores: ScoreMatrix | None = None,
@@ -150,7 +152,7 @@ class Index:
         self.tuning = tuning
         self._scorer = scorer
         self.first_stage = first_stage
-        self._bound_first_stage = first_stage.prepare(self.items, first_stage_kept)
+        self._bound_first_stage = bound_first_stage or first_stage.prepare(self.items, first_stage_kept)
         vectors = self.first_stage_vectors
         self.item_model = ItemModel.from_vectors(vectors) if item_model is None and vectors is not None else item_model
         self._bound_scorer = prepared(scorer, self.items)
@@ -224,30 +226,13 @@ class Index:
             storage.check_place(folder)
         with nullcontext() if folder is None else sole_writer(folder):
             collecting = None if folder is None else folder / storage.COLLECTING
-            index = cls._prepared(named, scorer, first_stage, metadata, notes, collecting if train else None)
+            bound = _bound(first_stage, list(named.values()), collecting, keep=bool(train))
+            index = cls(named, scorer, first_stage, metadata=metadata, bound_first_stage=bound, notes=notes)
             if train:
                 index._learn(train, options, collecting, progress)
             if folder is not None:
                 storage.save(folder, contents_of(index))
                 storage.remove_ledger(folder)
-        return index
-
-    @classmethod
-    def _prepared(
-        cls,
-        items: Mapping[str, str],
-        scorer: Scorer,
-        first_stage: FirstStage,
-        metadata: Mapping[str, Mapping[str, Any]] | None,
-        notes: Mapping[str, str] | None,
-        collecting: Path | None,
-    ) -> Index:
-        """One that has learned nothing yet. What took work is kept in ``collecting`` meanwhile, or taken from there."""
-        begun = None if collecting is None else collecting / storage.PREPARED
-        kept = None if begun is None else prepared_before(begun, first_stage, list(items.values()))
-        index = cls(items, scorer, first_stage, metadata=metadata, first_stage_kept=kept, notes=notes)
-        if begun is not None and kept is None and index.first_stage_kept:
-            keep_prepared(begun, index)
         return index
 
     def learn(
@@ -370,7 +355,7 @@ class Index:
         ledger: Path,
         progress: ProgressCallback | None,
     ) -> None:
-        """The second pass: what the train queries' own searches would score next."""
+        """The second pass: that of which the train queries' own searches would expect most next."""
         queries, known = self.train_queries, self.train_scores
         assert known is not None
 
@@ -776,8 +761,20 @@ def _chosen(factorization: Factorization | None, pairs: Pairs, n_items: int, *, 
     return chosen
 
 
+def _bound(first_stage: FirstStage, items: Sequence[str], collecting: Path | None, *, keep: bool) -> BoundFirstStage:
+    """A first stage made ready, as far as can be from what an unfinished build kept; what took work is kept anew."""
+    if collecting is None:
+        return first_stage.prepare(items)
+    folder = collecting / storage.PREPARED
+    kept = prepared_before(folder, first_stage, items)
+    bound = first_stage.prepare(items, kept)
+    if keep and kept is None and kept_of(bound):
+        keep_prepared(folder, first_stage, items, kept_of(bound))
+    return bound
+
+
 def _by_expectation(method: SearchMethod) -> SearchMethod:
-    """Without standard deviations in what it asks for: so the second pass was measured."""
+    """Without confidence bounds: so the second pass was measured."""
     return replace(method, ucb=0.0) if isinstance(method, AXN) else method
 
 

@@ -19,6 +19,7 @@ from crossknn.first_stage import FirstStage
 from crossknn.first_stage.base import Kept
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import ScoreMatrix
+from crossknn.scores.ledger import has_ledger
 from crossknn.search import Calibration
 from crossknn.storage import Contents
 from crossknn.tuning import Trial, Tuning
@@ -94,28 +95,34 @@ def arguments_of(contents: Contents) -> dict[str, Any]:
     }
 
 
-def keep_prepared(folder: Path, index: Index) -> None:
-    """Keep what the first stage prepared, until the index itself is written.
+def keep_prepared(folder: Path, first_stage: FirstStage, items: Sequence[str], kept: Kept) -> None:
+    """Keep what a first stage prepared, until an index is written.
+
+    What another one prepared, or of other items, stays where scores have been collected since: they are refused to this
+    build, and it would be for nothing.
 
     Raises:
         WriteError: the disk is full or read-only.
     """
-    config = _prepared_by(index.first_stage, index.items)
-    storage.save(folder, Contents(config, dict(index.first_stage_kept), {}))
+    others = (folder / storage.MANIFEST).exists() and not is_prepared(folder, first_stage, items)
+    if not (others and has_ledger(folder.parent)):
+        storage.save(folder, Contents(_prepared_by(first_stage, items), dict(kept), {}), storage.PREPARED)
 
 
 def is_prepared(folder: Path, first_stage: FirstStage, items: Sequence[str]) -> bool:
     """Whether :func:`keep_prepared` has kept in a folder what this first stage makes of these items."""
     try:
-        return bool(storage.read_manifest(folder)["config"] == _prepared_by(first_stage, items))
+        return bool(storage.read_manifest(folder, storage.PREPARED)["config"] == _prepared_by(first_stage, items))
     except IndexFileError:
         return False
 
 
 def prepared_before(folder: Path, first_stage: FirstStage, items: Sequence[str]) -> Kept | None:
     """What :func:`keep_prepared` kept; None where it is not there, of something else, or damaged."""
+    if not is_prepared(folder, first_stage, items):
+        return None
     try:
-        return storage.load(folder, in_memory=True).arrays if is_prepared(folder, first_stage, items) else None
+        return storage.load(folder, storage.PREPARED, in_memory=True).arrays
     except IndexFileError:
         return None
 

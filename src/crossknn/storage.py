@@ -28,7 +28,8 @@ MANIFEST = "manifest.json"
 COLLECTING = "collecting"
 REFINED = "refined"
 PREPARED = "prepared"
-_KIND = "crossknn index"
+INDEX = "index"
+_KIND = "crossknn {}"
 _DATA = re.compile(r"data-[0-9a-f]{12}")
 
 
@@ -47,8 +48,13 @@ class Contents:
     rows: Mapping[str, list[dict[str, Any]]]
 
 
-def save(folder: Path, contents: Contents) -> None:
+def save(folder: Path, contents: Contents, kind: str = INDEX) -> None:
     """Write an index, replacing one that is there. A crash at any moment leaves the old one whole.
+
+    Args:
+        folder: made where it is not there.
+        contents: of the index.
+        kind: :data:`INDEX`, or what else is kept in this form and must not be taken for one.
 
     Raises:
         InputError: the folder holds something else than an index.
@@ -57,7 +63,7 @@ def save(folder: Path, contents: Contents) -> None:
     check_place(folder)
     name = f"data-{uuid.uuid4().hex[:12]}"
     with writing(folder):
-        _write(folder, name, contents)
+        _write(folder, name, contents, kind)
     for old in folder.iterdir():
         if _DATA.fullmatch(old.name) and old.name != name:
             shutil.rmtree(old, ignore_errors=True)
@@ -65,7 +71,7 @@ def save(folder: Path, contents: Contents) -> None:
             old.unlink(missing_ok=True)
 
 
-def _write(folder: Path, name: str, contents: Contents) -> None:
+def _write(folder: Path, name: str, contents: Contents, kind: str) -> None:
     """A new data folder, and then the manifest that names it."""
     data = folder / name
     data.mkdir(parents=True)
@@ -80,7 +86,7 @@ def _write(folder: Path, name: str, contents: Contents) -> None:
         for file, entry in files.items():
             entry |= {"bytes": (data / file).stat().st_size, "sha256": digest_file(data / file)}
         manifest = {
-            "kind": _KIND,
+            "kind": _KIND.format(kind),
             "format_version": FORMAT_VERSION,
             "data": name,
             "files": files,
@@ -93,24 +99,25 @@ def _write(folder: Path, name: str, contents: Contents) -> None:
         raise
 
 
-def load(folder: Path, *, verify: bool = True, in_memory: bool = False) -> Contents:
+def load(folder: Path, kind: str = INDEX, *, verify: bool = True, in_memory: bool = False) -> Contents:
     """Read an index.
 
     Args:
         folder: where :func:`save` wrote.
+        kind: what.
         verify: compare every file's checksum (about a second per gigabyte). Sizes are compared in any case.
         in_memory: read arrays rather than map them: what then becomes of the files does not matter.
 
     Raises:
         IndexFileError: there is no index, it is damaged, or a newer version of crossknn wrote it.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, kind)
     try:
         return _read(folder, manifest, verify=verify, in_memory=in_memory)
     except IndexFileError:
-        if read_manifest(folder)["data"] == manifest["data"]:
+        if read_manifest(folder, kind)["data"] == manifest["data"]:
             raise
-    return load(folder, verify=verify, in_memory=in_memory)  # it was replaced while it was being read
+    return load(folder, kind, verify=verify, in_memory=in_memory)  # it was replaced while it was being read
 
 
 def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool, in_memory: bool) -> Contents:
@@ -135,7 +142,7 @@ def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool, in_memory:
     return Contents(manifest["config"], arrays, rows)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path, kind: str = INDEX) -> dict[str, Any]:
     """The manifest of an index, checked for kind and version.
 
     Raises:
@@ -148,7 +155,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise IndexFileError(f"{path} is damaged ({error}); build the index again") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND:
+    if not isinstance(manifest, dict) or manifest.get("kind") != _KIND.format(kind):
         raise IndexFileError(f"{path} is not the manifest of a crossknn index")
     version = manifest.get("format_version")
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -165,6 +172,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+_UNFINISHED = "its build did not finish; run the same build again, and it goes on from what it has"
+
+
 def _what_is_there(folder: Path) -> str:
     """What stands in place of an index, and what to do about it."""
     if not folder.exists():
@@ -175,8 +185,8 @@ def _what_is_there(folder: Path) -> str:
     if not folder.is_dir():
         return "it is a file, and an index is a folder; crossknn build makes one"
     names = sorted(path.name for path in folder.iterdir())
-    if COLLECTING in names:
-        return "its build did not finish; run the same build again, and it goes on from the scores it has"
+    if COLLECTING in names or (folder.name == COLLECTING and names and _is_ledger(folder)):
+        return _UNFINISHED
     if any(name.endswith((".onnx", ".safetensors")) or name in ("onnx", "tokenizer.json") for name in names):
         return "it holds a model; --scorer and --first-stage name models, and crossknn build makes an index with them"
     indexes = [name for name in names if (folder / name / MANIFEST).is_file()]

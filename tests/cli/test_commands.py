@@ -325,11 +325,13 @@ def test_what_stands_in_place_of_an_index_is_said(folder: Path) -> None:
     run(*BUILD)
     for made in ("half/collecting", "model/onnx", "empty"):
         (folder / made).mkdir(parents=True)
+    (folder / "half" / "collecting" / "ledger.json").write_text("{}")
     (data,) = (folder / "x.crossknn").glob("data-*")
     for path, said in (
         ("none", "nothing is there; crossknn build makes one"),
         ("items.jsonl", "it is a file"),
         ("half", "its build did not finish; run the same build again"),
+        ("half/collecting", "its build did not finish; run the same build again"),
         ("model", "it holds a model; --scorer and --first-stage name models"),
         ("empty", "the folder has no manifest.json"),
         (".", "the folder has one in it; name x.crossknn"),

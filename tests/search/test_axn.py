@@ -91,7 +91,7 @@ def test_what_a_search_remembers_of_earlier_rounds_changes_nothing_that_it_finds
 
 
 def highest_bounds(
-    task: Task, scores: np.ndarray, row: int, sizes: list[int], axn: AXN
+    task: Task, scores: np.ndarray, row: int, sizes: list[int], axn: AXN, among: int
 ) -> tuple[list[int], list[float]]:
     """Items in the order scored, and what was expected of each after the first round: the posterior of eq. 2.25 and
     2.26 of Rasmussen and Williams, dense and from scratch."""
@@ -110,26 +110,28 @@ def highest_bounds(
         means = mean + kernel[:, seen] @ inverse @ (targets[seen] - mean[seen])
         variances = np.diag(kernel) - np.einsum("is,st,it->i", kernel[:, seen], inverse, kernel[:, seen]) + solver.noise
         bounds = means + axn.ucb * np.sqrt(variances)
-        best = sorted(set(left) - set(seen), key=lambda i: (-bounds[i], i))[:size]
+        likely = sorted(set(left) - set(seen), key=lambda i: (-means[i], i))[:among]
+        best = sorted(likely, key=lambda i: (-bounds[i], i))[:size]
         seen, told = seen + best, told + model.normalisation.invert(means[best]).tolist()
     return seen, told
 
 
 @pytest.mark.parametrize("ucb", [0.5, 2.0])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(("n_items", "size"), [(60, 5), (2000, 5), (2000, 100)])
 def test_with_ucb_the_next_items_are_those_of_the_highest_confidence_bounds(
-    make_task: Any, ucb: float, masked: bool
+    make_task: Any, ucb: float, masked: bool, n_items: int, size: int
 ) -> None:
-    allowed = np.arange(60) % 4 != 0 if masked else None
-    task, scorer = make_task(4, 60, 7, learned=True, allowed=allowed)
+    allowed = np.arange(n_items) % 4 != 0 if masked else None
+    task, scorer = make_task(4, n_items, 7, learned=True, allowed=allowed)
     axn = AXN(6, solver=BayesianRidge(noise=0.3, intercept_variance=2.0), ucb=ucb)
-    progress = run_rounds(axn, task, 30)
-    plain = run_rounds(replace(axn, ucb=0.0), task, 30)
+    progress = run_rounds(axn, task, 6 * size)
+    plain = run_rounds(replace(axn, ucb=0.0), task, 6 * size)
     assert not np.array_equal(progress.indices, plain.indices)
     for row in range(4):
-        items, told = highest_bounds(task, scorer.scores, row, [5] * 6, axn)
+        items, told = highest_bounds(task, scorer.scores, row, [size] * 6, axn, max(100, 4 * size))
         assert progress.indices[row].tolist() == items
-        np.testing.assert_allclose(progress.predicted[row, 5:], told, rtol=1e-6)
+        np.testing.assert_allclose(progress.predicted[row, size:], told, rtol=1e-6)
 
 
 def test_axn_finds_what_reranking_with_as_many_calls_misses(make_task: Any) -> None:

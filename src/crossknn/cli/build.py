@@ -87,7 +87,7 @@ def build(
         int | None,
         typer.Option(
             min=0,
-            help="Per query, in a second pass, what its own search would score next: 50 beside the default plan.",
+            help="Per query, in a second pass, what its search would expect most of next: 50 beside the default plan.",
         ),
     ] = None,
     max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,

@@ -117,10 +117,15 @@ def finished_calls(
     Raises:
         InputError: the folder holds scores of other texts, another scorer or another number of pairs.
     """
-    if not (folder / _MANIFEST).exists():
+    if not has_ledger(folder):
         return 0
     run = _check_ledger(folder, _contents(queries, items, scorer, n_pairs, shard_size))
     return sum(len(stored) for _, stored in _shards(folder, run, n_pairs, shard_size))
+
+
+def has_ledger(folder: Path) -> bool:
+    """Whether :func:`collect_scores` has begun in a folder."""
+    return (folder / _MANIFEST).exists()
 
 
 def _contents(

@@ -39,9 +39,10 @@ class AXN:
         mixing: ``lambda`` of eq. 7: 0 is the refitted vector alone, 1 the dual encoder's alone.
         solver: how the vector is fitted.
         ucb: standard deviations that are added to what an item is expected to score when the next ones are chosen
-            (upper confidence bound: GP-UCB, Srinivas et al., ICML 2010, with a constant beta), among the 100 unseen
-            items of the highest expected scores, or four times as many as a round takes. 0, the paper's way, goes by
-            these alone.
+            (upper confidence bound: GP-UCB, Srinivas et al., ICML 2010, but with a constant beta, and of the score
+            itself, so noise is in the deviation), among the 100 unseen items of the highest expected scores, or four
+            times as many as a round takes. 0, the paper's way, goes by these alone. Beyond 512 scores of a query each
+            round is fitted twice.
         seed: of random first items.
     """
 

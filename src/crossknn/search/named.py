@@ -78,8 +78,7 @@ def with_settings(
     *,
     by_item_vectors: bool = False,
 ) -> SearchMethod:
-    """A method with other rounds or mixing, or with its first items by item vectors; None changes nothing. With mixing
-    there are no standard deviations, and so no ``ucb``.
+    """A method with other rounds or mixing, or with its first items by item vectors; None changes nothing.
 
     Raises:
         InputError: it has no such setting; `name` is what the message calls it.
@@ -91,7 +90,7 @@ def with_settings(
     if mixing is not None:
         if not isinstance(method, AXN):
             raise InputError(f"{name} has no mixing to set")
-        method = replace(method, mixing=mixing, ucb=0.0 if mixing else method.ucb)
+        method = replace(method, mixing=mixing)
     if by_item_vectors:
         if isinstance(method, AXN):
             return replace(method, first_round="item vectors")

@@ -11,7 +11,7 @@ from crossknn.search.rounds import Progress, RoundCost, SearchMethod, Task
 
 
 def next_pairs(method: SearchMethod, task_of: Callable[[int], Task], scores: ScoreMatrix, each: int) -> Pairs:
-    """For every train query the pairs that its own search would score next, had it seen its scores so far.
+    """For every train query the pairs that its own search would ask for next, had it seen its scores so far.
 
     A plan made from the first stage alone looks where the first stage does; a search looks where the cross-encoder has
     been found to give high scores, which is where later searches will have to tell items apart.
