@@ -63,7 +63,9 @@ class AXN:
         if not (np.isfinite(self.ucb) and self.ucb >= 0):
             raise InputError(f"ucb is a finite number of standard deviations, 0 or more, got {self.ucb}")
         if self.ucb and not self._knows_variance():
-            raise InputError("ucb needs standard deviations: a BayesianRidge solver, and no mixing")
+            raise InputError(
+                "ucb needs standard deviations: a BayesianRidge solver, and no mixing; set ucb=0 (the method bayes)"
+            )
 
     def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
         """See :class:`~crossknn.search.rounds.SearchMethod`.
