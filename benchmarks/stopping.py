@@ -30,7 +30,7 @@ from crossknn.search import Progress, Rounds, Task, run
 from crossknn.search.stopping import found_share, n_candidates
 
 KS, TARGETS, MOST, EACH = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), 500, 25
-SYSTEMS = ("axn", "axn:mf@10", "bayes-ucb:mf-side-refined@10x125", "bayes-ucb/hybrid:mf-side-refined@10x125")
+SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side-refined@10x125", "bayes/hybrid:mf-side-refined@10x125")
 
 
 @dataclass

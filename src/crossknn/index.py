@@ -363,7 +363,7 @@ class Index:
             row = slice(query, query + 1)
             return self._task(queries[row], None if query_vectors is None else query_vectors[row])
 
-        pairs = next_pairs(_by_expectation(self._untuned_method()), task_of, known, options.second_pass)
+        pairs = next_pairs(self.default_method(), task_of, known, options.second_pass)
         if options.max_calls is not None:
             pairs = pairs.capped(options.max_calls - len(known.values))
         before, told = len(known.values), progress
@@ -441,7 +441,7 @@ class Index:
             k: how many hits; fewer if fewer items are allowed.
             budget: CE calls, at least k; None is the tuned one, or 100.
             target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
-                below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes-ucb``. How
+                below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes``. How
                 far that can be trusted: ``docs/results.md``.
             max_ms: stop before a round that would, taking as long as the last one, end later than this many
                 milliseconds after the search began. The first round is always run.
@@ -607,13 +607,13 @@ class Index:
         return tuning.calibration if tuning is not None and fits else None
 
     def default_method(self) -> SearchMethod:
-        """The tuned one. Untuned: ``bayes-ucb`` over a learned prior, AXN over other item vectors, else reranking."""
+        """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""
         return self._untuned_method() if self.tuning is None else method_named(self.tuning.method)
 
     def _untuned_method(self) -> SearchMethod:
         if self.item_model is None:
             return Rerank()
-        return AXN() if self.item_model.noise is None else METHODS["bayes-ucb"]
+        return AXN() if self.item_model.noise is None else METHODS["bayes"]
 
     def default_budget(self) -> int:
         """The tuned one, or 100."""
@@ -771,11 +771,6 @@ def _bound(first_stage: FirstStage, items: Sequence[str], collecting: Path | Non
     if keep and kept is None and kept_of(bound):
         keep_prepared(folder, first_stage, items, kept_of(bound))
     return bound
-
-
-def _by_expectation(method: SearchMethod) -> SearchMethod:
-    """Without confidence bounds: so the second pass was measured."""
-    return replace(method, ucb=0.0) if isinstance(method, AXN) else method
 
 
 def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:

@@ -172,7 +172,7 @@ def test_unless_others_are_named_those_that_can_search_the_index_are_compared(pr
     options = EvaluationOptions(ks=(1,), budgets=(10,))
     over = {
         "nothing learned": (index, ["rerank", "axn-paper", "axn"]),
-        "a learned prior": (index.learn(queries[6:]), ["rerank", "axn-paper", "axn", "bayes-ucb"]),
+        "a learned prior": (index.learn(queries[6:]), ["rerank", "axn-paper", "axn", "bayes"]),
         "no vectors": (Index.build(index.items, scorer=index.scorer, first_stage=RandomFirstStage()), ["rerank"]),
     }
     for name, (searched, methods) in over.items():

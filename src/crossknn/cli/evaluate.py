@@ -51,7 +51,7 @@ def evaluate_command(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is compared, the baseline first; rerank, axn-paper, axn and (over mf-side) bayes-ucb unless "
+            help="What is compared, the baseline first; rerank, axn-paper, axn and (over mf-side) bayes unless "
             f"given. {METHOD_HELP}"
         ),
     ] = None,
