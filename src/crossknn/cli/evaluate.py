@@ -51,8 +51,8 @@ def evaluate_command(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is compared, the baseline first; rerank, axn-paper, axn and (over mf-side) bayes unless "
-            f"given. {METHOD_HELP}"
+            help="What is compared, the baseline first; rerank, axn-paper, axn and (over mf-side) bayes unless given. "
+            + METHOD_HELP
         ),
     ] = None,
     rounds: Rounds = None,

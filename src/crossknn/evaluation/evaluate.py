@@ -33,8 +33,8 @@ _ORIGINS_OF_TOP = 10
 
 
 def default_methods(index: Index) -> dict[str, SearchMethod | System]:
-    """Retrieve-and-rerank as the baseline, AXN as in the paper and as it is by default, and ``bayes`` over a
-    learned prior: those of them that can search an index."""
+    """Retrieve-and-rerank as the baseline, AXN as in the paper and as it is by default, and ``bayes`` over a learned
+    prior: those of them that can search an index."""
     if index.item_model is None:
         return {"rerank": METHODS["rerank"]}
     names = ["rerank", "axn-paper", "axn"]
