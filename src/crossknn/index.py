@@ -152,7 +152,9 @@ class Index:
         self.tuning = tuning
         self._scorer = scorer
         self.first_stage = first_stage
-        self._bound_first_stage = bound_first_stage or first_stage.prepare(self.items, first_stage_kept)
+        if bound_first_stage is None:
+            bound_first_stage = first_stage.prepare(self.items, first_stage_kept)
+        self._bound_first_stage = bound_first_stage
         vectors = self.first_stage_vectors
         self.item_model = ItemModel.from_vectors(vectors) if item_model is None and vectors is not None else item_model
         self._bound_scorer = prepared(scorer, self.items)
