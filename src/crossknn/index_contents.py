@@ -98,8 +98,8 @@ def arguments_of(contents: Contents) -> dict[str, Any]:
 def keep_prepared(folder: Path, first_stage: FirstStage, items: Sequence[str], kept: Kept) -> None:
     """Keep what a first stage prepared, until an index is written.
 
-    What another one prepared, or of other items, stays where scores have been collected since: they are refused to this
-    build, and it would be for nothing.
+    Where scores have been collected since, what another one prepared, or of other items, stays: its build can go on,
+    and this one will be refused the scores.
 
     Raises:
         WriteError: the disk is full or read-only.

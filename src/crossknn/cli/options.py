@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -45,8 +44,6 @@ def chosen_method(
 ) -> SearchMethod:
     """A method, or the index's own, with its settings changed where the user says so."""
     method = index.default_method() if name is None else method_named(name)
-    if name is None and mixing and isinstance(method, AXN):
-        method = replace(method, ucb=0.0)  # with mixing there are no standard deviations
     method = with_settings(method, name or "reranking", rounds, mixing)
     return method if shortlist is None else Shortlist(method, shortlist)
 

@@ -83,7 +83,8 @@ class AXN:
         liking, solve_seconds = self._liking(task, items, progress)
         if self.ucb:
             some = self._best(task, liking, progress, max(_FEWEST_COMPARED, _TIMES_COMPARED * size))
-            best = [self._highest_bounds(task, progress, row, liking[row], *of, size) for row, of in enumerate(some)]
+            beliefs = (self._posterior(task, items, progress, row, of) for row, of in enumerate(liking))
+            best = [self._highest_bounds(items, of, *ones, size) for of, ones in zip(beliefs, some, strict=True)]
         else:
             best = self._best(task, liking, progress, size)
         predicted = [s.astype(np.float64) + of.fit.intercept for of, (_, s) in zip(liking, best, strict=True)]
@@ -119,20 +120,11 @@ class AXN:
         return self.solver.posterior(*self._seen(task, items, progress, row), whitening=liking.whitening)
 
     def _highest_bounds(
-        self,
-        task: Task,
-        progress: Progress,
-        row: int,
-        liking: _Liking,
-        candidates: IntArray,
-        scores: FloatArray,
-        size: int,
+        self, items: ItemModel, belief: Posterior, candidates: IntArray, scores: FloatArray, size: int
     ) -> tuple[IntArray, FloatArray]:
         """Of a query's best unseen items, those of the highest upper confidence bounds, and their scores."""
-        items = task.item_model
-        assert items is not None
-        variances = self._posterior(task, items, progress, row, liking).variances(items.vectors[candidates])
-        chosen = np.argsort(-(scores + self.ucb * np.sqrt(variances)), kind="stable")[:size]
+        deviations = np.sqrt(belief.variances(items.vectors[candidates]))
+        chosen = np.argsort(-(scores + self.ucb * deviations), kind="stable")[:size]
         return candidates[chosen], scores[chosen]
 
     def _liking(self, task: Task, items: ItemModel, progress: Progress) -> tuple[list[_Liking], float]:

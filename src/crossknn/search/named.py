@@ -15,12 +15,14 @@ from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import SearchMethod
 from crossknn.search.tour import TouR
 
+_BAYES = AXN(rounds=20, solver=BayesianRidge(noise=1.0))
+
 METHODS: Mapping[str, SearchMethod] = {
     "rerank": Rerank(),
     "axn-paper": AXN(rounds=5, solver=MinNorm()),
     "axn": AXN(),
-    "bayes": AXN(rounds=20, solver=BayesianRidge(noise=1.0)),
-    "bayes-ucb": AXN(rounds=20, solver=BayesianRidge(noise=1.0), ucb=1.5),
+    "bayes": _BAYES,
+    "bayes-ucb": replace(_BAYES, ucb=1.5),
     "anncur": anncur(),
     "adacur": adacur(),
     "gar": GAR(),
