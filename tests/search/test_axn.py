@@ -108,7 +108,7 @@ def highest_bounds(
     for size in sizes[1:]:
         inverse = np.linalg.inv(kernel[np.ix_(seen, seen)] + solver.noise * np.eye(len(seen)))
         means = mean + kernel[:, seen] @ inverse @ (targets[seen] - mean[seen])
-        variances = np.diag(kernel) - np.einsum("is,st,it->i", kernel[:, seen], inverse, kernel[:, seen]) + solver.noise
+        variances = np.diag(kernel) - (kernel[:, seen] @ inverse * kernel[:, seen]).sum(axis=1) + solver.noise
         bounds = means + axn.ucb * np.sqrt(variances)
         likely = sorted(set(left) - set(seen), key=lambda i: (-means[i], i))[:among]
         best = sorted(likely, key=lambda i: (-bounds[i], i))[:size]
@@ -118,7 +118,7 @@ def highest_bounds(
 
 @pytest.mark.parametrize("ucb", [0.5, 2.0])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("n_items", "size"), [(60, 5), (2000, 5), (2000, 100)])
+@pytest.mark.parametrize(("n_items", "size"), [(60, 5), (2000, 5), (2000, 120)])
 def test_with_ucb_the_next_items_are_those_of_the_highest_confidence_bounds(
     make_task: Any, ucb: float, masked: bool, n_items: int, size: int
 ) -> None:

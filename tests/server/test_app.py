@@ -167,7 +167,8 @@ def test_items_info_health_and_metrics(serve: Serve, index: Index, world: Any) -
     assert service.get("/items/7").json() == {"id": "7", "text": world.items[7], "metadata": {}}
     assert service.get("/health").json() == service.get("/ready").json() == {"status": "ok"}
     info = service.get("/info").json()
-    assert (info["items"], info["default_method"], info["default_budget"]) == (40, "axn", 100)
+    assert (info["items"], info["default_method"]) == (40, "axn")
+    assert (info["default_budget"], info["default_rounds"]) == (100, 10)
     service.post("/search", {"query": world.queries[0], "budget": 13})
     service.get("/nothing")
     metrics = service.get("/metrics").text

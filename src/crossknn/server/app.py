@@ -205,6 +205,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
             methods=list(METHODS),
             default_method=index.tuning.method if index.tuning is not None else named,
             default_budget=default_budget,
+            default_rounds=default.rounds,
             limits={name: getattr(options, name) for name in _LIMITS}
             | {"max_queries": min(options.max_queries, options.queue)},
             examples=examples,

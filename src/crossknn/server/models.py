@@ -123,6 +123,7 @@ class InfoModel(BaseModel):
     methods: list[str]
     default_method: str
     default_budget: int
+    default_rounds: int = Field(description="rounds of the default method")
     limits: dict[str, float]
     examples: list[str]
     fields: list[FieldModel] = Field(description="what `filter` may ask of")
