@@ -16,6 +16,7 @@ from crossknn import AXN, Dense, FunctionScorer, GivenVectors, Index, Rerank
 from crossknn.errors import InputError, MissingExtraError
 from crossknn.evaluation import Cell, EvaluationOptions, Origins, RankBucket, Report, Seconds, evaluate, readings
 from crossknn.evaluation.cost_panels import offline_panels, rounds_panels
+from crossknn.evaluation.drawing import short
 from crossknn.evaluation.measures import Interval
 from crossknn.evaluation.page import html
 from crossknn.evaluation.panels import panels
@@ -263,3 +264,18 @@ def test_the_figure_of_offline_costs_shows_every_way_of_learning_that_has_a_line
     assert len(shown) == 6
     assert shown[:2] == ["axn:mf", "adacur:cur"]  # lines first, and one for each way of learning
     assert "bayes:mf" not in shown
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("bayes/latestates:mf-side-refined@10x125", "bayes/late:mf-side-refined@10x125"),
+        ("axn:mf-side-refined@10x125", "axn:mf-side-refined@10x1250000000000000"),
+        ("a" * 30, "a" * 20 + "b" + "a" * 9),
+    ],
+)
+def test_long_names_in_figures_are_cut_where_they_still_differ(first: str, second: str) -> None:
+    cut = short([first, "axn", second])
+    assert cut[1] == "axn"
+    assert cut[0] != cut[2]
+    assert all(len(line) == 24 and "…" in line for line in (cut[0], cut[2]))

@@ -135,7 +135,7 @@ def _draw_times(
         axes.barh(range(len(shown)), lengths, left=before, height=0.62, color=theme.parts[part], label=name)
     for y, seconds in enumerate(shown.values()):
         axes.text(sum(seconds) + 0.02 * longest, y, duration(sum(seconds)), va="center", fontsize=8.5)
-    axes.set_yticks(range(len(shown)), [short(method) for method in shown])
+    axes.set_yticks(range(len(shown)), short(list(shown)))
     plain_bars(axes, theme, report, list(shown))
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(0, 1.25 * longest))
     axes.legend(loc="upper left", bbox_to_anchor=(0, 0), ncols=2, frameon=False, fontsize=8, handlelength=1)
@@ -199,7 +199,7 @@ def _times_by_rounds(report: Report, name: str, cells: Sequence[Cell]) -> Panel:
     parts, budget = ("first stage", "fit", "retrieve"), report.calls(cells[0])
 
     def draw(axes: Any, theme: Theme) -> None:
-        axes.set(title=f"{short(name)}, beside {budget:,} calls", xlabel="rounds", ylabel="milliseconds per query")
+        axes.set(title=f"{short([name])[0]}, beside {budget:,} calls", xlabel="rounds", ylabel="milliseconds per query")
         for part, what in enumerate(parts):
             heights, below = [1000 * s[part] for s in seconds], [1000 * sum(s[:part]) for s in seconds]
             axes.bar(range(len(cells)), heights, bottom=below, width=0.62, color=theme.parts[part], label=what)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^vPX"
 _TAIL = 7
-_NAME_LENGTH = 20
+_NAME_LENGTH = 24
 _Number = TypeVar("_Number", int, float)
 
 
@@ -55,15 +55,15 @@ def name_ends(axes: Any, ends: Sequence[tuple[str, float, str]], low: float, hig
     """Names of lines, (name, height, colour), at the right end of axes that reach from `low` to `high`."""
     heights = spread([height for _, height, _ in ends], low, high)
     place = axes.get_yaxis_transform()
-    for (name, _, color), height in zip(ends, heights, strict=True):
-        axes.annotate(short(name), (1.02, height), xycoords=place, color=color, va="center", fontsize=8.5)
+    for name, (_, _, color), height in zip(short([name for name, _, _ in ends]), ends, heights, strict=True):
+        axes.annotate(name, (1.02, height), xycoords=place, color=color, va="center", fontsize=8.5)
 
 
 def apart(budgets: Sequence[_Number]) -> list[_Number]:
     """Those of the sorted numbers whose labels do not run into each other on a logarithmic axis."""
     kept = [budgets[-1]]
     for budget in reversed(budgets[:-1]):
-        if np.log(kept[-1] / budget) > 0.14 * np.log(budgets[-1] / budgets[0]):
+        if np.log(kept[-1] / budget) > 0.17 * np.log(budgets[-1] / budgets[0]):
             kept.append(budget)
     return kept[::-1]
 
@@ -88,8 +88,15 @@ def plain_bars(axes: Any, theme: Theme, report: Report, methods: Sequence[str]) 
     axes.spines["bottom"].set_visible(False)
 
 
-def short(name: str) -> str:
-    """A user's name in one short line, in which matplotlib sees no formula; the middle goes, ends tell names apart."""
-    line = " ".join(name.split())
-    cut = line if len(line) <= _NAME_LENGTH else f"{line[: _NAME_LENGTH - _TAIL - 1]}…{line[-_TAIL:]}"
-    return cut.replace("$", r"\$")
+def short(names: Sequence[str]) -> list[str]:
+    """Users' names in one short line each, in which matplotlib sees no formula. The middle of long ones goes, and where
+    they can still differ then, they do."""
+    lines = [" ".join(name.split()) for name in names]
+    tails = sorted(range(1, _NAME_LENGTH - 1), key=lambda tail: abs(tail - _TAIL))
+    cuts = ([_cut(line, tail) for line in lines] for tail in tails)
+    told_apart = next((cut for cut in cuts if len(set(cut)) == len(set(lines))), [_cut(line, _TAIL) for line in lines])
+    return [line.replace("$", r"\$") for line in told_apart]
+
+
+def _cut(line: str, tail: int) -> str:
+    return line if len(line) <= _NAME_LENGTH else f"{line[: _NAME_LENGTH - tail - 1]}…{line[-tail:]}"

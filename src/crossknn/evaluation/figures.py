@@ -16,7 +16,7 @@ from crossknn.evaluation.panels import Name, panels
 if TYPE_CHECKING:
     from crossknn.evaluation.report import Report
 
-_WIDTH = 3.7  # inches
+_WIDTH = 4.1  # inches
 _IN_A_ROW = 3
 
 LIGHT = Theme(

@@ -62,7 +62,7 @@ def _gain_panels(report: Report) -> list[Panel]:
 
         def draw(axes: Any, theme: Theme) -> None:
             axes.set(title=f"Top-{k}", ylim=(low - margin, high + margin))
-            axes.set_ylabel(f"points more than {short(report.baseline)}")
+            axes.set_ylabel(f"points more than {short([report.baseline])[0]}")
             axes.axhline(0, color=theme.method(0), linewidth=1.5)
             _draw_lines(axes, theme, report, lines)
 
@@ -143,7 +143,7 @@ def _origins_panels(report: Report) -> list[Panel]:
                 ticks.append(y)
                 _draw_share(axes, theme, report.methods.index(method), y, origins.buckets[place], widest)
             y += 1.5
-        axes.set_yticks(ticks, [short(method) for _ in buckets for method in found], fontsize=8.5)
+        axes.set_yticks(ticks, short(list(found)) * len(buckets), fontsize=8.5)
         plain_bars(axes, theme, report, [method for _ in buckets for method in found])
         axes.set(ylim=(y - 0.9, -0.7), xlim=(0, 1.28 * widest))
         axes.spines["left"].set_visible(False)
