@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from crossknn import storage
 from crossknn.cli.app import app
-from crossknn.cli.models import open_scorer
+from crossknn.cli.models import around_encoder, open_scorer
 from crossknn.errors import InputError, ScorerError, WriteError
 from crossknn.files import sole_writer
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
@@ -709,6 +709,20 @@ def test_a_precision_is_part_of_a_scorers_name(folder: Path, tiny_torch: Any) ->
         open_scorer(named.replace("bfloat16", "abacus8"))
 
 
+@pytest.mark.parametrize(
+    ("spec", "before", "encoder"),
+    [
+        ("bm25", "", "bm25"),
+        ("st:A", "", "st:A"),
+        ("states:hybrid:st:A", "states:hybrid:", "st:A"),
+        ("late:states:st:A", "late:st:A+states:", "st:A"),
+        ("late:st:A+hybrid:st:B", "late:st:A+hybrid:", "st:B"),
+    ],
+)
+def test_the_encoder_of_a_first_stage_and_what_stands_before_it(spec: str, before: str, encoder: str) -> None:
+    assert around_encoder(spec) == (before, encoder)
+
+
 @pytest.mark.torch
 def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     library = pytest.importorskip("sentence_transformers")
@@ -741,7 +755,11 @@ def test_a_distilled_encoder_is_a_first_stage(folder: Path, tiny_torch: Any, mon
     assert "--first-stage hybrid:st:beside" in run("distill", "x.crossknn", *SCORED, "--out", "beside").output
     run(*BUILD, "--first-stage", f"late:st:{encoder}", "--queries", "train.csv", "--top", "5", "--uniform", "5")
     assert "red thing" in run(*SEARCH, "red thing", "--budget", "20").output
-    assert "name it as st:NAME" in run("distill", "x.crossknn", *SCORED, "--out", "both", exit_code=1).output
+    said = run("distill", "x.crossknn", *SCORED, "--out", "both", "--index", "late.crossknn").output
+    assert "learned late.crossknn" in said
+    told = storage.read_manifest(Path("late.crossknn"))["config"]["notes"]["first_stage"]
+    assert told == f"late:st:{encoder}+st:{folder / 'both'}"
+    assert "red thing" in run("search", "late.crossknn", *SCORED, "red thing", "--budget", "20").output
     two = f"late:st:{encoder}+hybrid:st:{encoder}"
     run(*BUILD, "--first-stage", two, "--queries", "train.csv", "--top", "5", "--uniform", "5")
     assert storage.read_manifest(Path("x.crossknn"))["config"]["notes"]["first_stage"] == two

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from crossknn.cli.models import absolute, open_first_stage
+from crossknn.cli.models import absolute, around_encoder, open_first_stage
 from crossknn.cli.options import Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.errors import InputError, import_extra, loading
@@ -59,7 +59,7 @@ def distill(
     if new_index is None:
         out.print(f"build with it: --first-stage {escape(tuned)}", highlight=False, soft_wrap=True)
     else:
-        learned = opened.with_first_stage(open_first_stage(tuned, device))
+        learned = opened.with_first_stage(open_first_stage(tuned, device, opened.scorer))
         learned.notes |= opened.notes | {"first_stage": absolute(tuned)}
         learned.save(new_index)
         notes.print(f"learned [bold]{escape(str(new_index))}[/bold] from the same scores", highlight=False)
@@ -71,7 +71,7 @@ def run_distillation(index: Index, model_name: str | None, place: Path, settings
     """Fine-tune an index's dual encoder on its scores, and write the model to a folder, its checkpoint beside.
 
     Returns:
-        The first stage with the new model in place of the old one, as ``--first-stage`` names it.
+        The first stage with the new model's vectors in place of the old one's, as ``--first-stage`` names it.
 
     Raises:
         InputError: the index has no scores, its first stage is no sentence-transformers model, or the folder holds one.
@@ -80,12 +80,12 @@ def run_distillation(index: Index, model_name: str | None, place: Path, settings
     """
     if index.train_scores is None:
         raise InputError("the index was built without train queries, so there are no scores to learn from")
-    hybrid = "hybrid:" if (model_name or "").startswith("hybrid:") else ""
-    kind, _, name = (model_name or "").removeprefix(hybrid).partition(":")
+    before, encoder = around_encoder(model_name or "")
+    kind, _, name = encoder.partition(":")
     if kind != "st" or not name:
         raise InputError(
             f"distillation fine-tunes a sentence-transformers model; name it as st:NAME, not {model_name} (the index "
-            "must be over it as st:NAME or hybrid:st:NAME)"
+            "must be over it as st:NAME, with hybrid:, states: or late: before it or not)"
         )
     unfinished = (place / _CHECKPOINT).exists()
     if not unfinished and any((place / file).exists() for file in _MODEL_FILES):
@@ -102,4 +102,4 @@ def run_distillation(index: Index, model_name: str | None, place: Path, settings
     with writing(place):
         model.save_pretrained(str(place))
     notes.print(f"learned from {len(index.train_scores.values):,} scores", highlight=False)
-    return f"{hybrid}st:{place}"
+    return f"{before}st:{place}"

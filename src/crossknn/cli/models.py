@@ -150,6 +150,27 @@ def _late_parts(spec: str) -> tuple[str, str]:
     return both, both
 
 
+def around_encoder(spec: str) -> tuple[str, str]:
+    """What stands before the dual encoder whose vectors a first stage has, and that encoder.
+
+    With another encoder in place the tokens of late interaction stay those of the old one.
+
+    >>> around_encoder("late:hybrid:st:NAME")
+    ('late:st:NAME+hybrid:', 'st:NAME')
+    """
+    late = spec.startswith("late:")
+    tokens, vectors = _late_parts(spec) if late else ("", spec)
+    before, encoder = _beside(vectors)
+    return (f"late:{_beside(tokens)[1]}+{before}" if late else before), encoder
+
+
+def _beside(spec: str) -> tuple[str, str]:
+    """``states:hybrid:``, as much of it as there is, and what follows."""
+    found = re.fullmatch(r"((?:states:)?(?:hybrid:)?)(.*)", spec, re.DOTALL)
+    assert found is not None
+    return found[1], found[2]
+
+
 def trial_rate(scorer: Scorer, queries: Sequence[str], items: Sequence[str], pairs: int) -> float:
     """CE calls per second, tried on random pairs (so many calls, the first eighth of them to warm up)."""
     rng = np.random.default_rng(0)
