@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from crossknn import AXN, BayesianRidge, BuildOptions, Index, MFTransductive, PerQuery, Rerank
+from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.factorization import MFSideInformation
-from crossknn.search import METHODS, method_named
+from crossknn.search import METHODS, Calibration, method_named
 from crossknn.search.rounds import run_rounds
 from crossknn.tuning import candidates
 
@@ -196,18 +197,34 @@ def test_dense_rows_calibrate_against_the_exact_top_k(make_world: Any) -> None:
         index.tune(world.queries[:40], k=20, budget=40, exact_queries=41)
 
 
-def test_calibration_is_the_isotonic_regression() -> None:
-    from sklearn.isotonic import IsotonicRegression
+@pytest.mark.parametrize(("k", "n_rounds", "sharp"), [(1, 20, 3.0), (10, 5, 0.2), (100, 1, -1.0)])
+def test_calibration_is_the_likeliest_given_its_prior(k: int, n_rounds: int, sharp: float) -> None:
+    from scipy.optimize import minimize
 
-    from crossknn.search import Calibration
+    rng = np.random.default_rng(k)
+    expected = np.sort(rng.random((30, n_rounds)), axis=1)
+    expected[0] = 1.0
+    odds = (expected / np.maximum(1 - expected, 1e-9)) ** sharp
+    reached = np.clip(odds / (1 + odds) + rng.normal(0, 0.1, expected.shape), 0, 1)
 
-    rng = np.random.default_rng(0)
-    expected = np.sort(rng.random((20, 15)), axis=1)
-    reached = np.clip(expected**2 + rng.normal(0, 0.2, expected.shape), 0, 1)
-    fitted = Calibration.fitted(expected, reached)
-    reference = IsotonicRegression().fit(expected.ravel(), reached.ravel())
-    np.testing.assert_allclose(fitted(np.array(fitted.expected)), reference.predict(np.array(fitted.expected)))
-    assert list(fitted.reached) == sorted(fitted.reached)
-    assert (
-        Calibration.fitted(np.array([[0.2, 0.4]]), np.array([[0.9, 0.9]]))(np.array([0.0, 1.0])).tolist() == [0.9] * 2
-    )
+    def loss(at: FloatArray) -> float:
+        inner = np.clip(expected, 1e-3, 1 - 1e-3)
+        told = np.clip(1 / (1 + np.exp(-at[0] * np.log(inner / (1 - inner)) - at[1])), 1e-12, 1 - 1e-12)
+        each = -(reached * np.log(told) + (1 - reached) * np.log(1 - told)).mean(axis=1)
+        return float(k**0.5 * each.sum() + (at[0] - 1) ** 2 / 0.18 + at[1] ** 2 / 2)
+
+    best = minimize(loss, [1.0, 0.0], tol=1e-12).x
+    fitted = Calibration.fitted(expected, reached, k)
+    assert (fitted.scale, fitted.shift) == pytest.approx((max(best[0], 0), best[1]), abs=1e-4)
+    told = fitted(np.linspace(0, 1, 50))
+    assert (np.diff(told) >= 0).all()
+    assert ((told >= 0) & (told <= 1)).all()
+
+
+def test_a_few_queries_hardly_move_what_is_expected_and_many_do() -> None:
+    expected, reached = np.tile([0.5, 0.8, 0.9], (2, 1)), np.ones((2, 3))
+    told = [
+        Calibration.fitted(np.tile(expected, (n, 1)), np.tile(reached, (n, 1)), 1)(np.array(0.9)) for n in (1, 15, 500)
+    ]
+    assert 0.9 < told[0] < 0.95 < told[1] < 0.99 < told[2]
+    assert Calibration(1.0, 0.0)(np.array([0.2, 0.9])) == pytest.approx([0.2, 0.9])

@@ -180,6 +180,6 @@ def _tuning(stored: Mapping[str, Any] | None) -> Tuning | None:
     if stored is None:
         return None
     told = stored.get("calibration")
-    calibration = None if told is None else Calibration(tuple(told["expected"]), tuple(told["reached"]))
+    calibration = Calibration(**told) if told and "scale" in told else None  # older ones were curves: tune again
     trials = tuple(Trial(**trial) for trial in stored["trials"])
     return Tuning(**{**stored, "trials": trials, "calibration": calibration})

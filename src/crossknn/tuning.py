@@ -169,7 +169,7 @@ def tune(
             told(n_trials + row + 1, steps)
         exact = watch.recall(scorer)[:exact_queries]
         share = exact.sum() / max(pooled[:exact_queries].sum(), 1e-9) if exact_queries else 1.0
-        calibration = Calibration.fitted(watch.expected(), np.vstack([exact, share * pooled[exact_queries:]]))
+        calibration = Calibration.fitted(watch.expected(), np.vstack([exact, share * pooled[exact_queries:]]), within)
     elif exact_queries:
         told(steps, steps)
     return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials, calibration)

@@ -124,7 +124,7 @@ def test_all_items_seen_is_a_recall_of_one(make_task: Any) -> None:
     assert (expected_recall(KNOWS, task, some, 6) <= 0.5).all()
 
 
-@pytest.mark.parametrize("calibration", [None, Calibration((0.1, 0.9), (0.7, 0.9))], ids=["plain", "calibrated"])
+@pytest.mark.parametrize("calibration", [None, Calibration(0.3, 1.5)], ids=["plain", "calibrated"])
 def test_a_search_to_a_target_has_its_k_hits_and_tells_no_more_than_they_can_hold(
     calibration: Calibration | None,
 ) -> None:
@@ -143,7 +143,7 @@ def test_a_search_to_a_target_has_its_k_hits_and_tells_no_more_than_they_can_hol
 
 def test_a_calibrated_search_that_has_seen_all_is_sure(make_task: Any) -> None:
     task, _ = make_task(3, 9, 4)
-    search = Rounds(KNOWS, task, 9, stop=RecallTarget(KNOWS, 0.99, 3, Calibration((0.1, 0.9), (0.2, 0.8))))
+    search = Rounds(KNOWS, task, 9, stop=RecallTarget(KNOWS, 0.99, 3, Calibration(0.6, 0.0)))
     run(search, task)
     assert [p.expected_recall for p in search.progress()] == [1.0] * 3
 
