@@ -311,6 +311,20 @@ def test_a_target_ends_a_search_early_and_says_what_it_expects(world: Any) -> No
         index.search(world.queries[0], target_recall=0.9, method=Rerank())
 
 
+def test_queries_that_share_a_budget_spend_as_much_in_all(world: Any) -> None:
+    index = _build(world)
+    results = index.search_batch(world.queries, k=3, budget=12, share_budget=True)
+    spent = [result.calls for result in results]
+    assert 12 * len(spent) - 3 < sum(spent) <= 12 * len(spent)
+    assert len(set(spent)) > 1
+    assert [result.query for result in results] == world.queries
+    assert all(len(result) == 3 and result.expected_recall is not None for result in results)
+    with pytest.raises(InputError, match="max_ms cannot be kept"):
+        index.search_batch(world.queries, budget=12, max_ms=50, share_budget=True)
+    with pytest.raises(InputError, match="how sure it is"):
+        index.search_batch(world.queries, method=Rerank(), share_budget=True)
+
+
 @pytest.mark.parametrize(
     ("scores", "message"), [([1.0], "asked for 2 scores"), ([1.0, np.nan], "NaN"), ([[1.0], [2.0]], "asked for 2")]
 )

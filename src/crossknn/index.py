@@ -34,7 +34,6 @@ from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import (
     AXN,
     METHODS,
-    Calibration,
     Progress,
     RecallTarget,
     Rerank,
@@ -43,6 +42,7 @@ from crossknn.search import (
     Task,
     method_named,
     run,
+    run_sharing,
 )
 from crossknn.search.refinement import next_pairs
 from crossknn.search.stopping import can_tell
@@ -479,23 +479,34 @@ class Index:
         max_ms: float | None = None,
         method: SearchMethod | str | None = None,
         filter: ArrayLike | Conditions | None = None,
+        share_budget: bool = False,
     ) -> list[SearchResult]:
         """:meth:`search` for many queries: the same results, but a round's CE calls share batches.
 
-        ``max_ms`` holds for every 64 queries, which are searched together.
+        ``max_ms`` holds for every 64 queries, which are searched together. With ``share_budget`` these share their
+        calls too: ``budget`` is what they have in the mean, and those of which most is expected to be missing have
+        more, five times as much at most (:func:`~crossknn.search.run_sharing`). More is found for the same calls. It
+        takes a method that knows how sure it is, and no ``max_ms``.
 
         Cost: ``min(budget, allowed items)`` CE calls for each query; fewer where a target or a time stops its search.
         """
         texts = checked_queries(queries)
         budget = self.default_budget() if budget is None else budget
         allowed = self._checked_search(k, budget, filter)
+        if share_budget and max_ms is not None:
+            raise InputError("queries that share a budget wait for one another, so max_ms cannot be kept; leave it out")
         results: list[SearchResult] = []
         for start in range(0, len(texts), _QUERIES_AT_ONCE):
             began = time.perf_counter()
             task = self.task(texts[start : start + _QUERIES_AT_ONCE], allowed)
-            rounds = self._rounds(task, k, budget, target_recall, max_ms, method, began)
-            run(rounds, task)
-            results += self._results(task, rounds.progress(), k)
+            if share_budget:
+                chosen = self._method(method, tells=True)
+                known = run_sharing(chosen, task, budget, self._target(chosen, target_recall, k))
+            else:
+                rounds = self._rounds(task, k, budget, target_recall, max_ms, method, began)
+                run(rounds, task)
+                known = rounds.progress()
+            results += self._results(task, known, k)
         return results
 
     def open_search(
@@ -588,25 +599,29 @@ class Index:
         method: SearchMethod | str | None,
         began: float,
     ) -> Rounds:
-        chosen = method_named(method) if isinstance(method, str) else method or self.default_method()
-        if method is None and target_recall is not None and not can_tell(chosen, self.item_model):
-            chosen = self._untuned_method()
+        chosen = self._method(method, tells=target_recall is not None)
         if max_ms is not None and not max_ms > 0:
             raise InputError(f"max_ms must be above 0 milliseconds, got {max_ms}")
         return Rounds(
             chosen,
             task,
             budget,
-            stop=None
-            if target_recall is None
-            else RecallTarget(chosen, target_recall, k, self._calibration(chosen, k)),
+            stop=None if target_recall is None else self._target(chosen, target_recall, k),
             max_seconds=np.inf if max_ms is None else max_ms / 1000 - (time.perf_counter() - began),
         )
 
-    def _calibration(self, method: SearchMethod, k: int) -> Calibration | None:
+    def _method(self, asked: SearchMethod | str | None, *, tells: bool) -> SearchMethod:
+        """The method asked for, or else the default, or the untuned one where it has to tell how sure it is."""
+        if asked is not None:
+            return method_named(asked) if isinstance(asked, str) else asked
+        default = self.default_method()
+        return self._untuned_method() if tells and not can_tell(default, self.item_model) else default
+
+    def _target(self, method: SearchMethod, recall: float | None, k: int) -> RecallTarget:
+        """A target for a method and k, calibrated if the index was tuned for them."""
         tuning = self.tuning
         fits = tuning is not None and tuning.k == k and method == method_named(tuning.method)
-        return tuning.calibration if tuning is not None and fits else None
+        return RecallTarget(method, recall, k, tuning.calibration if tuning is not None and fits else None)
 
     def default_method(self) -> SearchMethod:
         """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""

@@ -161,7 +161,7 @@ def tune(
     trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
     chosen, calibration = method_named(plan[best][0]), None
     if can_tell(chosen, task.item_model):  # else dense rows would tell nothing, and none is bought
-        watch = _Watch(RecallTarget(chosen, 0.5, within))
+        watch = _Watch(RecallTarget(chosen, None, within))
         run(Rounds(chosen, remembered, budget, stop=watch), remembered)
         pooled = watch.recall(scorer)
         for row in range(exact_queries):
@@ -192,7 +192,7 @@ class _Watch:
         return expected
 
     def enough(self, progress: Progress) -> BoolArray:
-        return np.zeros(len(progress.scores), dtype=bool)
+        return self.target.enough(progress)
 
     def expected(self) -> FloatArray:
         """(n_queries, n_rounds)."""

@@ -75,6 +75,10 @@ def test_build_search_evaluate(folder: Path) -> None:
     assert "target_recall must lie between 0 and 1, got 95.0" in run(*stopped[:-1], "95", exit_code=1).output
     hurried = run(*SEARCH, "small red", "--budget", "40", "--max-ms", "1e-6", "--json").output
     assert json.loads(hurried)["calls"] == 4
+    sharing = (*SEARCH, "small red", "blue", "--budget", "12", "-k", "2", "--share-budget")
+    calls = [json.loads(line)["calls"] for line in run(*sharing, "--json").stdout.splitlines()]
+    assert 20 < sum(calls) <= 24
+    assert "max_ms cannot be kept" in run(*sharing, "--max-ms", "5", exit_code=1).output
     limited = ("--budget", "8", "--shortlist", "9", "-k", "8", "--json")
     near = json.loads(run(*SEARCH, "red", *limited).stdout)
     assert max(hit["first_stage_rank"] for hit in near["hits"]) <= 9

@@ -48,6 +48,13 @@ def search(
         str | None,
         typer.Option(help=f"How the budget is spent: as tuned, or else what suits the index. {METHOD_HELP}"),
     ] = None,
+    share_budget: Annotated[
+        bool,
+        typer.Option(
+            "--share-budget",
+            help="The budget is the mean of the queries: those of which most is expected to be missing have more.",
+        ),
+    ] = False,
     filter: Filter = None,
     rounds: Rounds = None,
     mixing: Mixing = None,
@@ -74,6 +81,7 @@ def search(
         max_ms=max_ms,
         method=chosen_method(opened, method, rounds, mixing, shortlist),
         filter=parsed(filter, opened.metadata) if filter else None,
+        share_budget=share_budget,
     )
     if as_json:
         for result in results:

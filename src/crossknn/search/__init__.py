@@ -7,6 +7,7 @@ from crossknn.search.named import METHODS, method_named, with_settings
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Stop, Task, run, run_rounds
+from crossknn.search.sharing import run_sharing
 from crossknn.search.shortlist import Shortlist
 from crossknn.search.stopping import Calibration, RecallTarget, expected_recall
 from crossknn.search.tour import TouR
@@ -36,5 +37,6 @@ __all__ = [
     "method_named",
     "run",
     "run_rounds",
+    "run_sharing",
     "with_settings",
 ]

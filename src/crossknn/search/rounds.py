@@ -177,6 +177,7 @@ class Rounds:
         *,
         stop: Stop | None = None,
         max_seconds: float = math.inf,
+        round_size: int | None = None,
     ) -> None:
         """Spend a budget of CE calls on every query of a task.
 
@@ -186,12 +187,13 @@ class Rounds:
             budget: CE calls per query, at least 1. Items that run out end the search earlier.
             stop: ends a query's search as soon as it has found enough; None spends the budget.
             max_seconds: no round begins that would, taking as long as the last one, end later than this after now.
+            round_size: CE calls of a round at most; None divides the budget by the method's rounds.
 
         Raises:
             InputError: the budget is below 1, or ``stop`` cannot tell of this task.
 
         Cost: at most ``min(budget, allowed items)`` CE calls per query, and exactly these without ``stop`` and
-        ``max_seconds``, in ``method.rounds`` rounds as equal as can be; with ``stop``, in rounds of 25 at most.
+        ``max_seconds``, in rounds as equal as can be; with ``stop``, of 25 at most.
         """
         if budget < 1:
             raise InputError(f"budget must be at least 1 cross-encoder call, got {budget}")
@@ -200,7 +202,9 @@ class Rounds:
         n_queries, n_items = task.first_stage_scores.shape
         allowed = np.ones(n_items, dtype=bool) if task.allowed is None else task.allowed
         spent = min(budget, int(allowed.sum()))
-        rounds = method.rounds if stop is None else max(method.rounds, -(-spent // _BETWEEN_STOPS))
+        rounds = method.rounds if round_size is None else -(-spent // round_size)
+        if stop is not None:
+            rounds = max(rounds, -(-spent // _BETWEEN_STOPS))
         self._method, self._stop = method, stop
         self._sizes = round_sizes(spent, rounds)
         self._task = task

@@ -126,18 +126,18 @@ class RecallTarget:
 
     Attributes:
         method: what is searching.
-        recall: the target, above 0 and below 1.
+        recall: the target, above 0 and below 1; None stops no query, and only tells what to expect.
         k: of which recall.
         calibration: what the expectation is worth with this method and k; None takes it as it is.
     """
 
     method: SearchMethod
-    recall: float
+    recall: float | None
     k: int
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.recall < 1:
+        if self.recall is not None and not 0 < self.recall < 1:
             raise InputError(f"target_recall must lie between 0 and 1, got {self.recall}")
         if self.k < 1:
             raise InputError(f"k must be at least 1, got {self.k}")
@@ -167,6 +167,8 @@ class RecallTarget:
     def enough(self, progress: Progress) -> BoolArray:
         """(n_queries,) whose target is met, and whose k hits are there (fewer where fewer items are allowed)."""
         assert progress.expected_recall is not None
+        if self.recall is None:
+            return np.zeros(len(progress.scores), dtype=bool)
         enough: BoolArray = progress.expected_recall >= self.recall
         enough &= progress.scores.shape[1] >= self._reachable(progress)
         return enough
