@@ -2,8 +2,8 @@
 
 Some queries have their top k after a round, others lack half of it after a hundred calls. Who has a batch of queries to
 answer, and pays for their calls together, finds more for the same price by letting the second kind have what the first
-kind does not need. It takes a method that knows how sure it is (:mod:`crossknn.search.stopping`): what matters is of which
-query it expects a higher recall, not how high.
+kind does not need. It takes a method that knows how sure it is (:mod:`crossknn.search.stopping`), though it may be too
+sure of all: what matters is of which query it expects more.
 """
 
 from __future__ import annotations
