@@ -158,7 +158,7 @@ def test_tuning_and_building_do_not_undo_each_other(folder: Path) -> None:
         refused = run(*tune, "--cache", "scores.sqlite", exit_code=1).output
     assert "being written by another build" in refused
     assert not (folder / "scores.sqlite").exists()  # nothing was spent
-    environment = os.environ | {"SLEEP": "0.05", "PYTHONPATH": str(folder), "TOUCH": str(folder / "asked")}
+    environment = os.environ | {"SLEEP": "0.2", "PYTHONPATH": str(folder), "TOUCH": str(folder / "asked")}
     command = [sys.executable, "-c", "from crossknn.cli.entry import main; main()"]
     tuning = subprocess.Popen([*command, *tune], env=environment, stdout=subprocess.PIPE, text=True)
     end = time.monotonic() + 30
