@@ -18,12 +18,13 @@
 #     ucb       upper confidence bounds in these searches, on all three
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
+#     sharing   one budget for many queries, on all three
 #     page      figures into docs/results.md
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ucb ablations stopping page}")
+steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ucb ablations stopping sharing page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -158,6 +159,13 @@ stopping() {
     local name
     for name in icd10cm-10k hpo-10k; do
         python benchmarks/stopping.py "$name" --queries 300 --calibrate 30 --exact 20 --first-stage "st:$model" --cache "$cache"
+    done
+}
+
+sharing() {
+    local name
+    for name in icd10cm-10k hpo-10k wordnet-10k; do
+        python benchmarks/sharing.py "$name" --first-stage "st:$model" --cache "$cache"
     done
 }
 

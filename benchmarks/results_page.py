@@ -232,6 +232,46 @@ COSTLY = [
 ]
 
 
+def sharing_table(measured: dict[str, Any]) -> str:
+    """What `sharing.py` measured."""
+
+    def less(reduced: dict[str, float] | None) -> str:
+        return "" if reduced is None else f"{reduced['mean']:.0%} ({reduced['low']:.0%} to {reduced['high']:.0%})"
+
+    rows = []
+    for row in measured["rows"]:
+        against = row["error_reduction"]
+        paper = next((other for other in against if other != "itself"), None)
+        theirs = [
+            p["each"]
+            for p in measured["paper"]
+            if (p["system"], p["k"], p["budget"]) == (paper, row["k"], row["budget"])
+        ]
+        rows.append(
+            [
+                f"`{row['system']}`",
+                f"{row['k']}@{row['budget']}",
+                f"{100 * row['each']:.1f}",
+                f"{100 * row['shared']:.1f}",
+                f"{row['fewest']} to {row['most']}",
+                less(against["itself"]),
+                f"{100 * theirs[0]:.1f}" if theirs else "",
+                less(against[paper]) if paper else "",
+            ]
+        )
+    head = [
+        "system",
+        "at",
+        "each",
+        "shared",
+        "calls of a query",
+        "less unfound",
+        "the paper's best",
+        "less unfound than it",
+    ]
+    return table(head, rows)
+
+
 def settings_table(measured: dict[str, Any]) -> str:
     """What `choices.py` measured."""
     points = [f"{k}@{m}" for k, m in POINTS]
@@ -284,6 +324,8 @@ def content_of(marker: str) -> str:
     name = {"icd": "icd10cm-10k", "hpo": "hpo-10k", "wordnet": "wordnet-10k"}[short]
     if kind in ("stopping", "calibrated"):
         return stopping_table(read(f"stopping-{name}-test.json"), calibrated=kind == "calibrated")
+    if kind == "sharing":
+        return sharing_table(read(f"sharing-{name}-test.json"))
     if kind == "ablations":
         return ablations_table(read(f"ablations-{name}.json"))
     if kind == "answered":
