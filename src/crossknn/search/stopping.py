@@ -33,8 +33,8 @@ from crossknn.search.rounds import Progress, SearchMethod, Task
 
 _DEGREES_OF_FREEDOM = 20
 _CANNOT = (
-    "{} does not know how sure it is over this index, so it cannot stop at a target recall; use AXN over item vectors, "
-    "with a BayesianRidge solver and no mixing (the methods axn, bayes and bayes-ucb)"
+    "{} does not know how sure it is over this index, so it can neither stop at a target recall nor share a budget; "
+    "use AXN over item vectors, with a BayesianRidge solver and no mixing (the methods axn, bayes and bayes-ucb)"
 )
 
 
