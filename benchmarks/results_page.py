@@ -236,7 +236,10 @@ def sharing_table(measured: dict[str, Any]) -> str:
     """What `sharing.py` measured."""
 
     def less(reduced: dict[str, float] | None) -> str:
-        return "" if reduced is None else f"{reduced['mean']:.0%} ({reduced['low']:.0%} to {reduced['high']:.0%})"
+        if reduced is None:
+            return ""
+        mean, low, high = (round(100 * reduced[part]) for part in ("mean", "low", "high"))
+        return f"{mean}% ({low} to {high})"
 
     rows = []
     for row in measured["rows"]:
