@@ -485,8 +485,8 @@ class Index:
 
         ``max_ms`` holds for every 64 queries, which are searched together. With ``share_budget`` these share their
         calls too: ``budget`` is what they have in the mean, and those of which most is expected to be missing have
-        more, five times as much at most (:func:`~crossknn.search.run_sharing`). More is found for the same calls. It
-        takes a method that knows how sure it is, and no ``max_ms``.
+        more, five times as much at most (:func:`~crossknn.search.run_sharing`). Where there are ten calls or more for
+        each hit, more is found with as many. It takes a method that knows how sure it is, and no ``max_ms``.
 
         Cost: ``min(budget, allowed items)`` CE calls for each query; fewer where a target or a time stops its search.
         """
