@@ -10,7 +10,6 @@ query goes on was chosen on dev queries of ICD-10-CM. `--cache` holds scores pai
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from environment import environment
-from stored_scores import NAMES, dataset
+from stored_scores import dataset, parser_of
 
 from crossknn.arrays import FloatArray
 from crossknn.cli.models import open_first_stage, open_scorer
@@ -49,16 +48,7 @@ def each(method: Any, task: Task, budget: int) -> list[Progress]:
 
 def main() -> None:
     """Measure, print, and write one JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--split", choices=("dev", "test"), default="test")
-    parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument("--train", type=int, default=500)
-    parser.add_argument("--scorer", default="demo")
-    parser.add_argument("--first-stage", default="demo")
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    args = parser_of(__doc__).parse_args()
     data = dataset(args.name)
     texts = {s: list(dict.fromkeys(q.text for q in data.queries[s])) for s in ("index_train", args.split)}
     queries, train = texts[args.split][: args.queries], texts["index_train"][: args.train]

@@ -9,7 +9,6 @@ was chosen on the dev queries of ICD-10-CM. `--cache` holds scores paid for befo
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from environment import environment
-from stored_scores import NAMES, dataset
+from stored_scores import dataset, parser_of
 
 from crossknn.arrays import FloatArray
 from crossknn.cli.models import open_first_stage, open_scorer
@@ -166,17 +165,9 @@ def _ranks(values: FloatArray) -> FloatArray:
 
 def main() -> None:
     """Measure, print, and write one JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--split", choices=("dev", "test"), default="test")
-    parser.add_argument("--queries", type=int, default=300)
-    parser.add_argument("--train", type=int, default=500)
+    parser = parser_of(__doc__)
     parser.add_argument("--calibrate", type=int, default=0, help="dev queries to tune on; 0 for none")
     parser.add_argument("--exact", type=int, default=0, help="of these, so many against their exact top k")
-    parser.add_argument("--scorer", default="demo")
-    parser.add_argument("--first-stage", default="demo")
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     data = dataset(args.name)
     texts = {s: list(dict.fromkeys(q.text for q in data.queries[s])) for s in ("index_train", "dev", args.split)}

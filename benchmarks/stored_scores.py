@@ -98,6 +98,20 @@ def fill(path: Path) -> None:
         print(file=sys.stderr)
 
 
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """What a script is told that measures on a data set's queries with exact scores."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--split", choices=("dev", "test"), default="test")
+    parser.add_argument("--queries", type=int, default=300)
+    parser.add_argument("--train", type=int, default=500)
+    parser.add_argument("--scorer", default="demo")
+    parser.add_argument("--first-stage", default="demo")
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
+    return parser
+
+
 def main() -> None:
     """Make or fill."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

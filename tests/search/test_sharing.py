@@ -41,7 +41,7 @@ def test_the_calls_are_those_of_all_queries_and_each_has_its_hits(k: int, budget
     known = run_sharing(KNOWS, task, budget, RecallTarget(KNOWS, None, k))
     spent = [p.indices.shape[1] for p in known]
     assert 13 * budget - 25 < sum(spent) <= 13 * budget
-    assert min(spent) >= k
+    assert min(spent) >= (k if budget > 25 else budget)
     assert max(spent) <= 5 * budget
     for row, progress in enumerate(known):
         (seen,) = progress.indices
