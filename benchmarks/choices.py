@@ -2,9 +2,9 @@
 
     python benchmarks/choices.py --first-stage MODEL --cache scores.sqlite
 
-Ten calls per item from 500 index-train queries, as in docs/results.md, or from the items' own texts in their place;
-recall on 100 dev queries whose exact scores are stored. MF_Ind stops by itself, on held-out cells. Rounds and lambda
-are compared by `crossknn benchmark` (`results.sh choices`).
+Ten calls per item from 500 index-train queries, as in docs/results/choices.md, or from the items' own texts in their
+place; recall on 100 dev queries whose exact scores are stored. MF_Ind stops by itself, on held-out cells. Rounds and
+lambda are compared by `crossknn benchmark` (`results.sh choices`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that docs/results.md reports, measured again; two cores take some ten hours, most of them for exact scores.
+# Everything that docs/results reports, measured again; two cores take some ten hours, most of them for exact scores.
 #
 #     benchmarks/results.sh MODEL WORK [STEP...]
 #
@@ -19,7 +19,7 @@
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
 #     sharing   one budget for many queries, on all three
-#     page      figures into docs/results.md
+#     page      figures into docs/results and the README
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2

@@ -1,4 +1,4 @@
-"""Puts the figures of `crossknn benchmark` into docs/results.md, between its markers.
+"""Puts the figures of `crossknn benchmark` into the README and the pages of results, between their markers.
 
 The sentences there are by hand.
 
@@ -321,10 +321,82 @@ def papers_systems(report: dict[str, Any]) -> list[str]:
     return [s for s in found if not beyond_the_paper(s) and (s not in ROUNDS or s in USUAL)]
 
 
+DATA = {
+    "icd": ("icd10cm-10k", "ICD-10-CM"),
+    "hpo": ("hpo-10k", "HPO"),
+    "wordnet": ("wordnet-10k", "WordNet"),
+}
+PAPERS_BEST = "axn-paper-r10-m0.8:mf@"
+HEADLINES = (
+    ("retrieve and rerank", "rerank", "beyond-"),
+    ("AXN with our solver, nothing learned", "axn", "beyond-"),
+    ("the best of the paper's systems", f"{PAPERS_BEST}10", "beyond-"),
+    ("AXN with our solver over learned vectors", "axn:mf@10", "beyond-"),
+    ("a learned prior, half of these calls in a second pass", "bayes:mf-side-refined@10", "ucb-"),
+    ("n-grams of letters beside the dual encoder's vectors", "bayes/hybrid:mf-side-refined@10x125", "beyond-"),
+    (
+        "late interaction before, the cross-encoder's states beside",
+        "bayes/latestates:mf-side-refined@10x125",
+        "states-",
+    ),
+    ("the next items by upper confidence bounds", "bayes-ucb/latestates:mf-side-refined@10x125", "ucb-"),
+)
+"""What is told first: in words, the system, and the report it is in."""
+
+
+def headline_table() -> str:
+    """One row for each step from reranking to the best there is, on all data sets."""
+    points = ((10, 100), (100, 500))
+    rows = []
+    for words, method, prefix in HEADLINES:
+        row = [words, f"`{method}`"]
+        for name, _ in DATA.values():
+            report = read(f"{prefix}{name}/report.json")
+            cells = {c["budget"]: c for c in report["cells"] if c["method"] == method}
+            if len(row) == 2:
+                row.append(f"{report['offline'][method]['calls'] / report['n_items']:.3g}")
+            row += [f"{100 * cells[m]['recall'][str(k)]['mean']:.1f}" for k, m in points]
+        rows.append(row)
+    return table(
+        [
+            *("what it does", "system", "offline calls per item"),
+            *(f"{said}, {k}@{m}" for _, said in DATA.values() for k, m in points),
+        ],
+        rows,
+    )
+
+
+def aims_table() -> str:
+    """How much of what the paper's best leaves unfound ours finds, at equal calls offline and online."""
+    rows = []
+    for name, said in DATA.values():
+        reports = {"bayes": read(f"states-{name}/report.json"), "bayes-ucb": read(f"ucb-{name}/report.json")}
+        for calls, queries in ((10, 125), (2, 100)):
+            for method, report in reports.items():
+                ours, paper = f"{method}/latestates:mf-side-refined@{calls}x{queries}", f"{PAPERS_BEST}{calls}"
+                found = {(c["method"], c["budget"]): c["recall"] for c in report["cells"]}
+                row = [said, str(calls), f"`{ours}`"]
+                for k, m in ((1, 100), (10, 100), (100, 500)):
+                    (less,) = (
+                        p["error_reduction"][str(k)]
+                        for p in report["pairs"]
+                        if (p["method"], p["other"], p["budget"]) == (ours, paper, m)
+                    )
+                    recalls = [100 * found[system, m][str(k)]["mean"] for system in (paper, ours)]
+                    share = f"{100 * less['mean']:.0f}% ({100 * less['low']:.0f} to {100 * less['high']:.0f})"
+                    row.append(f"{recalls[0]:.1f}, {recalls[1]:.1f}: {share}")
+                rows.append(row)
+    return table(["", "offline calls per item", "system", "1@100", "10@100", "100@500"], rows)
+
+
 def content_of(marker: str) -> str:
-    """The table of a marker ``DATA-TABLE`` of the page."""
+    """The table of a marker: ``headline``, ``aims``, or ``DATA-TABLE``."""
+    if marker == "headline":
+        return headline_table()
+    if marker == "aims":
+        return aims_table()
     short, _, kind = marker.partition("-")
-    name = {"icd": "icd10cm-10k", "hpo": "hpo-10k", "wordnet": "wordnet-10k"}[short]
+    name, _ = DATA[short]
     if kind in ("stopping", "calibrated"):
         return stopping_table(read(f"stopping-{name}-test.json"), calibrated=kind == "calibrated")
     if kind == "sharing":
@@ -365,15 +437,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("markers", nargs="*", help="beginnings of those to fill in, such as icd; all unless given")
     asked = tuple(parser.parse_args().markers)
-    page = ROOT / "docs" / "results.md"
-    page.write_text(
-        re.sub(
-            r"(<!-- (?!end )([\w-]+) -->\n).*?(<!-- end -->)",
-            lambda m: f"{m[1]}{content_of(m[2])}\n{m[3]}" if not asked or m[2].startswith(asked) else m[0],
-            page.read_text(),
-            flags=re.S,
+    for page in (ROOT / "README.md", ROOT / "docs" / "results.md", *sorted((ROOT / "docs" / "results").glob("*.md"))):
+        page.write_text(
+            re.sub(
+                r"(<!-- (?!end )([\w-]+) -->\n).*?(<!-- end -->)",
+                lambda m: f"{m[1]}{content_of(m[2])}\n{m[3]}" if not asked or m[2].startswith(asked) else m[0],
+                page.read_text(),
+                flags=re.S,
+            )
         )
-    )
 
 
 if __name__ == "__main__":

@@ -444,7 +444,7 @@ class Index:
             budget: CE calls, at least k; None is the tuned one, or 100.
             target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
                 below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes``. How
-                far that can be trusted: ``docs/results.md``.
+                far that can be trusted: ``docs/results/stopping.md``.
             max_ms: stop before a round that would, taking as long as the last one, end later than this many
                 milliseconds after the search began. The first round is always run.
             method: how the budget is spent, or its name such as ``"axn-r5"``; None is :meth:`default_method`, or the

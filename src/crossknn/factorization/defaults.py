@@ -12,7 +12,7 @@ _MOST_CELLS = 50_000_000
 
 def default_factorization(n_queries: int, n_items: int, *, has_vectors: bool) -> Factorization:
     """:class:`MFSideInformation` where it can learn: it found most for the same calls from thirty train queries on,
-    on dev queries, and about as much from fewer (``docs/results.md``). :class:`MFTransductive` elsewhere.
+    on dev queries, and about as much from fewer (``docs/results/choices.md``). :class:`MFTransductive` elsewhere.
 
     Args:
         n_queries: train queries with scores.
