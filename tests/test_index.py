@@ -238,6 +238,84 @@ def test_another_first_stage_is_learned_over_from_the_same_scores(world: Any, tm
     assert _build(world, train=0).with_first_stage(BM25()).item_model is None
 
 
+@pytest.mark.parametrize("factorization", [MFSideInformation(), MFTransductive(), None], ids=repr)
+def test_items_come_change_and_go_and_the_others_keep_what_was_learned(
+    world: Any, tmp_path: Path, factorization: Any
+) -> None:
+    """An index of some of the items, updated to others: no call, and new ones are where their texts say."""
+    texts = {str(n): text for n, text in enumerate(world.items)}
+    first = {key: texts[key] for key in list(texts)[:30]}
+    fields = {key: {"odd": int(key) % 2 == 1} for key in texts}
+    options = BuildOptions(PerQuery(6, 6), factorization)
+    index = Index.build(
+        first,
+        scorer=world.scorer,
+        first_stage=world.dense,
+        queries=world.queries[:TRAIN] if factorization else (),
+        metadata={key: fields[key] for key in first},
+        options=options,
+        notes={"a": "note"},
+    )
+    spent, before = len(world.calls), _answers(index.search_batch(world.queries, k=5, budget=15))
+    came = {key: texts[key] for key in list(texts)[30:]} | {"7": texts["7"], "8": texts["39"]}
+    updated = index.updated(came, remove=["3", "4"], metadata={key: fields[key] for key in list(texts)[30:]})
+    assert len(world.calls) == spent + 15 * len(world.queries)
+    assert updated.item_ids == [key for key in texts if key not in ("3", "4")]
+    assert updated.items[6] == texts["39"]  # "8", with another's text
+    assert updated.metadata[6] == {"odd": False}
+    assert (updated.notes, updated.train_queries) == (index.notes, index.train_queries)
+    old = [n for n, key in enumerate(updated.item_ids) if int(key) < 30 and key != "8"]
+    were = [index.item_ids.index(updated.item_ids[n]) for n in old]
+    model, learned = updated.item_model, index.item_model
+    assert model is not None
+    assert learned is not None
+    np.testing.assert_array_equal(model.vectors[old], learned.vectors[were])
+    np.testing.assert_array_equal(model.biases[old], learned.biases[were])
+    new = np.setdiff1d(np.arange(len(updated)), old)
+    vectors = world.item_vectors[[world.items.index(updated.items[n]) for n in new]].astype("f4")
+    np.testing.assert_allclose(model.vectors[new], learned.place(vectors), rtol=1e-6)
+    assert not model.biases[new].any()
+    if factorization:
+        scores = updated.train_scores
+        told = [world.score_of(index.train_queries[q], updated.items[i]) for q, i in _cells(scores)]
+        np.testing.assert_array_equal(scores.values, told)
+        stay = set(index.item_ids) - {"3", "4", "8"}
+        assert len(told) == sum(index.item_ids[i] in stay for _, i in _cells(index.train_scores))
+    updated.save(tmp_path)
+    loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
+    found = [of.search_batch(world.queries, k=5, budget=38, filter={"odd": True}) for of in (updated, loaded)]
+    assert _answers(found[0]) == _answers(found[1])
+    exact = world.scores[:, [n for n, key in enumerate(texts) if int(key) % 2 == 1 and key != "3"]]
+    assert [r.hits[0].score for r in found[0]] == exact.max(axis=1).tolist()
+    assert _answers(index.search_batch(world.queries, k=5, budget=15)) == before
+    again = _answers(index.updated().search_batch(world.queries, k=5, budget=15))
+    assert again == before
+
+
+def _cells(scores: Any) -> list[tuple[int, int]]:
+    return list(zip(scores.query_indices.tolist(), scores.item_indices.tolist(), strict=True))
+
+
+def test_an_update_that_cannot_be_made_says_why(world: Any) -> None:
+    index = _build(world)
+    for (items, gone), message in (
+        (({}, ["x"]), "'x' cannot be removed"),
+        (({"1": "item cat 0"}, ["1"]), "'1' is to be changed and to be removed"),
+        (({}, "12"), "must be a list of them"),
+        ((["a text"], []), "items must map ids to texts, got list"),
+        (({"y": " "}, []), "item 'y' has no text"),
+        (({}, index.item_ids), "no items to index"),
+    ):
+        with pytest.raises(InputError, match=message):
+            index.updated(items, remove=gone)
+    with pytest.raises(InputError, match="metadata for the item 'z'"):
+        index.updated(metadata={"z": {}})
+    placeless = _build(world, first="bm25")
+    with pytest.raises(InputError, match="learned from the scores alone"):
+        placeless.updated({"new": world.items[0]})
+    assert len(placeless.updated(remove=["0"]).search(world.queries[0], budget=20).hits) == 10
+
+
 @pytest.mark.parametrize("dense", [True, False])
 def test_by_default_a_train_query_costs_100_calls_half_of_them_in_a_second_pass(make_world: Any, dense: bool) -> None:
     world = make_world(n_queries=6, n_items=150)

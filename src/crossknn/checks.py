@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +27,18 @@ def named_items(items: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
         check_unicode(f"item {key!r}", text)
         check_unicode("an item id", key)
     return named
+
+
+def checked_removal(ids: Collection[str], known: Collection[str], changed: Collection[str]) -> set[str]:
+    """Ids of items to be removed: each is there, and is not to be changed at the same time."""
+    if isinstance(ids, str):
+        raise InputError(f"ids to remove must be a list of them, got one text, {ids!r}")
+    for item_id in ids:
+        if item_id not in known:
+            raise InputError(f"the item {item_id!r} cannot be removed: the index does not have it")
+        if item_id in changed:
+            raise InputError(f"the item {item_id!r} is to be changed and to be removed; choose one")
+    return set(ids)
 
 
 def checked_queries(queries: Sequence[str]) -> list[str]:

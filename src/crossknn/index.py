@@ -6,7 +6,7 @@ import copy
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +17,12 @@ from numpy.typing import ArrayLike
 
 from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
-from crossknn.checks import check_count, checked_filter, checked_queries, named_items
+from crossknn.checks import check_count, checked_filter, checked_queries, checked_removal, named_items
 from crossknn.errors import BudgetError, IndexFileError, InputError
 from crossknn.factorization import Factorization, ItemModel, default_factorization
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage, VectorFirstStage
-from crossknn.first_stage.base import BoundFirstStage, Kept, PairFirstStage, kept_of
+from crossknn.first_stage.base import BoundFirstStage, Kept, PairFirstStage, kept_of, updated
 from crossknn.first_stage.beside import BoundWithVectors
 from crossknn.index_contents import arguments_of, check_built_with, contents_of, keep_prepared, prepared_before
 from crossknn.metadata import Conditions, checked_metadata
@@ -295,6 +295,58 @@ class Index:
             chosen = _chosen(factorization, scored, len(self), has_vectors=own is not None)
             other._fit(chosen, query_vectors)
         return other
+
+    def updated(
+        self,
+        items: Mapping[str, str] | None = None,
+        *,
+        remove: Collection[str] = (),
+        metadata: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Index:
+        """Another index in which items were added, changed or removed; this one stays as it is.
+
+        Items that are new, or have another text than before, are placed by their texts alone, where the item model says
+        that others like them belong (:meth:`~crossknn.factorization.ItemModel.place`). All others keep what was
+        prepared and learned of them, in the order they have; new ones stand behind them. Notes and tuning are kept.
+        :meth:`save` writes it, over the old one too. How much is lost by that against an index that has scored the new
+        items as well: ``docs/results/choices.md``; where a good part of the items is new, build again.
+
+        Args:
+            items: id to text of items to add, or to change.
+            remove: ids of items to take out, with their scores.
+            metadata: id to fields, in place of what these items had; others keep theirs.
+
+        Raises:
+            InputError: an id to be removed is not there, or is among ``items``; nothing is left; texts or metadata that
+                cannot be used; or item vectors that were learned from scores alone, so that new items have no place.
+
+        Cost: no CE call; the first stage embeds the new items, and under :class:`~crossknn.WithStates` the
+        cross-encoder reads them, a pass for each.
+        """
+        if isinstance(items, str) or not isinstance(items or {}, Mapping):
+            raise InputError(f"items must map ids to texts, got {type(items).__name__}")
+        position = {item_id: n for n, item_id in enumerate(self.item_ids)}
+        gone, now = checked_removal(remove, position, items or {}), dict(items or {})
+        named = named_items({i: text for i, text in zip(self.item_ids, self.items, strict=True) if i not in gone} | now)
+        rows = np.array(
+            [position[i] if i in position and self.items[position[i]] == text else -1 for i, text in named.items()]
+        )
+        fields = {i: self.metadata[n] for i, n in position.items() if i not in gone} | dict(metadata or {})
+        bound = updated(self.first_stage, self._bound_first_stage, list(named.values()), rows)
+        vectors = bound.item_vectors if isinstance(bound, VectorFirstStage) else None
+        scores = self.train_scores
+        return Index(
+            named,
+            self.scorer,
+            self.first_stage,
+            metadata=fields,
+            bound_first_stage=bound,
+            item_model=None if self.item_model is None else self.item_model.updated(rows, vectors),
+            train_queries=self.train_queries,
+            train_scores=None if scores is None else scores.updated(rows),
+            notes=self.notes,
+            tuning=self.tuning,
+        )
 
     def _learn(
         self, queries: list[str], options: BuildOptions, folder: Path | None, progress: ProgressCallback | None

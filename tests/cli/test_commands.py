@@ -127,6 +127,36 @@ def test_items_are_filtered_by_their_metadata(folder: Path) -> None:
     assert not (folder / "y").exists()
 
 
+def test_items_are_added_changed_and_removed(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    rows = [json.loads(line) | {"shape": "thing"} for line in (folder / "items.jsonl").read_text().splitlines()]
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run(*BUILD, "--first-stage", "tfidf", "--metadata", "shape")
+    (folder / "new.csv").write_text("id,text,shape\nz1,purple thing,ring\ni0,red ring,ring\ni1,red blue thing,\n")
+    (folder / "gone.txt").write_text("i2\n\ni3\ni2\n")
+    change = ("update", "x.crossknn", "new.csv", "--remove", "gone.txt", *SCORED)
+    assert "1 items added, 1 changed, 2 removed; it has 41" in run(*change).output
+    shown = json.loads(run(*SEARCH, "purple ring", "--filter", "shape=ring", "-k", "5", "--json").output)
+    assert {hit["id"]: hit["text"] for hit in shown["hits"]} == {"z1": "purple thing", "i0": "red ring"}
+    assert "'i2' cannot be removed" in run(*change, exit_code=1).output
+    same = json.loads(run("update", "x.crossknn", "items.jsonl", "--only-these", *SCORED, "--json").stdout)
+    assert same == {"index": "x.crossknn", "added": 2, "changed": 1, "removed": 1, "items": 42}
+    assert {row["id"] for row in rows} == {hit["id"] for hit in _all_hits("red")}
+    for args, message in (
+        ((), "there is nothing to change"),
+        (("--only-these",), "--only-these needs ITEMS"),
+        (("items.jsonl", "--only-these", "--remove", "gone.txt"), "--only-these needs ITEMS"),
+        (("--remove", "train.csv"), "an 'id' is needed"),
+        (("new.csv", "--metadata", "colour"), "has the field 'colour'"),
+    ):
+        assert message in run("update", "x.crossknn", *args, *SCORED, exit_code=1).output.replace("\n", " ")
+    assert {row["id"] for row in rows} == {hit["id"] for hit in _all_hits("red")}
+
+
+def _all_hits(query: str) -> Any:
+    return json.loads(run(*SEARCH, query, "-k", "42", "--json").output)["hits"]
+
+
 def test_tune_chooses_and_search_obeys(folder: Path) -> None:
     run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
     colours = ["red", "green", "blue", "round", "square", "big", "small"]

@@ -25,9 +25,9 @@ from crossknn import (
     WithVectors,
 )
 from crossknn.first_stage import FirstStage, VectorFirstStage
-from crossknn.first_stage.base import kept_of
+from crossknn.first_stage.base import kept_of, updated
 
-pytestmark = pytest.mark.filterwarnings("ignore:1 of 9 items are longer than 32 tokens")
+pytestmark = pytest.mark.filterwarnings("ignore:1 of [1-9] items are longer than 32 tokens")
 QUERIES = ["cat", "water brain", "dog dog bird fish water", "!", "zebra", "skin bone " * 9, *"abcdefghij"]
 ITEMS = ["bird cat", "fish", "?", "skin bone water " * 6, "cat cat", "brain", "zebra", "bone " * 40, "water"]
 
@@ -184,6 +184,34 @@ def test_saved_vectors_are_not_made_again(first_stage: FirstStage, monkeypatch: 
     vectors = again.embed_queries(QUERIES)
     np.testing.assert_array_equal(again.scores_given(QUERIES, vectors), bound.scores(QUERIES))
     assert set(embedded) == set(QUERIES)
+
+
+def test_of_other_items_only_the_new_are_prepared_and_as_if_they_had_been_there(
+    first_stage: FirstStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New items that say what old ones say score as these do, and old ones as before, to the last bit or nearly."""
+    bound = first_stage.prepare(ITEMS)
+    rows = np.array([8, -1, 2, 3, -1, 4, 5, -1, 0])
+    texts = [
+        ITEMS[row] if row >= 0 else ITEMS[says] for row, says in zip(rows, [0, 1, 0, 0, 6, 0, 0, 8, 0], strict=True)
+    ]
+    of_old = [ITEMS.index(text) for text in texts]
+    done = updated(first_stage, bound, texts, rows)
+    again = updated(first_stage, done, ITEMS, np.array([8, 1, 2, 3, 5, 6, 4, -1, 0]))
+    loaded = first_stage.prepare(texts, kept_of(done) or None)
+    np.testing.assert_array_equal(loaded.scores(QUERIES), done.scores(QUERIES))
+    if not kept_of(bound):  # what is prepared in a moment is prepared for all of them
+        np.testing.assert_array_equal(done.scores(QUERIES), first_stage.prepare(texts).scores(QUERIES))
+        return
+    expected = bound.scores(QUERIES)[:, of_old]
+    if isinstance(first_stage, WithVectors) and not isinstance(first_stage._first, LateInteraction):
+        expected = first_stage._first.prepare(texts).scores(QUERIES)
+    np.testing.assert_allclose(done.scores(QUERIES), expected, rtol=1e-5, atol=1e-5)
+    if isinstance(bound, VectorFirstStage):
+        np.testing.assert_array_equal(done.item_vectors[rows >= 0], bound.item_vectors[rows[rows >= 0]])
+        np.testing.assert_allclose(done.item_vectors, bound.item_vectors[of_old], atol=1e-5)
+        np.testing.assert_allclose(again.item_vectors, bound.item_vectors, atol=1e-5)
+        np.testing.assert_array_equal(done.embed_queries(QUERIES), bound.embed_queries(QUERIES))
 
 
 def test_scores_are_inner_products_of_the_vectors(first_stage: FirstStage) -> None:

@@ -396,8 +396,10 @@ def test_what_cannot_be_built_is_said_before_a_call_is_paid(
 
 def test_reading_counts_where_the_benchmark_itself_is_over_states(lab: Any, tmp_path: Path) -> None:
     data, scorer, first_stage, _ = lab
-    options = BenchmarkOptions(systems=("rerank", "bayes:mf-side@2"), ks=(1,), budgets=(20,))
-    report = benchmark(data, scorer, WithStates(first_stage, scorer), folder=tmp_path, options=options)
-    assert [report.offline[name].calls for name in options.systems] == [N_ITEMS, 3 * N_ITEMS]
+    options = BenchmarkOptions(systems=("rerank", "bayes:mf-side@2", "axn/bm25"), ks=(1,), budgets=(20, N_ITEMS))
+    over = WithStates(Hybrid(first_stage.encoder), scorer)
+    report = benchmark(data, scorer, over, folder=tmp_path, options=options)
+    assert [cell.recall[1].mean for cell in report.cells if cell.budget == N_ITEMS] == [1, 1, 1]
+    assert [report.offline[name].calls for name in options.systems] == [N_ITEMS, 3 * N_ITEMS, N_ITEMS]
     index = Index.build(data.items, scorer=scorer, first_stage=WithStates(first_stage, scorer))
     assert System(index, METHODS["axn"]).offline_calls == N_ITEMS

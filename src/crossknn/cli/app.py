@@ -1,4 +1,4 @@
-"""``crossknn build | search | tune | evaluate | benchmark | distill | serve | verify | cache | demo``."""
+"""``crossknn build | update | search | tune | evaluate | benchmark | distill | serve | verify | cache | demo``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from crossknn.cli.search import search
 from crossknn.cli.serve import serve
 from crossknn.cli.terminal import out
 from crossknn.cli.tune import tune_command
+from crossknn.cli.update import update
 from crossknn.cli.verify import verify
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(build)
+app.command()(update)
 app.command()(search)
 app.command("evaluate")(evaluate_command)
 app.command()(distill)

@@ -32,6 +32,7 @@ from crossknn.first_stage import (
     calls_to_prepare,
 )
 from crossknn.first_stage.base import Kept
+from crossknn.first_stage.beside import of_dense
 from crossknn.index import BuildOptions, Index
 from crossknn.scorers import Scorer
 from crossknn.scores import Pairs, ScoreMatrix
@@ -327,9 +328,8 @@ class _Lab:
         """The same index, with the first round from another first stage."""
         dense = index.first_stage.dense if isinstance(index.first_stage, WithVectors) else self.dense
         assert dense is not None  # as checked before anything was paid
-        vectors = self.base_vectors if dense is self.dense else index.first_stage_vectors
-        assert vectors is not None  # the dual encoder's
-        return self._index(WithVectors(first, dense), index, index.item_model, {"vectors": vectors})
+        kept = (self.base if dense is self.dense else index).first_stage_kept
+        return self._index(WithVectors(first, dense), index, index.item_model, of_dense(kept))
 
     def _beginning_with_distilled(self, name: SystemName, index: Index, offline: Offline) -> tuple[Index, Offline]:
         """The same index, with the first round from a dual encoder that was fine-tuned on as many calls."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -176,6 +176,10 @@ class ItemModel:
     def place(self, vectors: FloatArray) -> FloatArray:
         """Vectors of items that are not in the index and were never scored, in the space of ``V``; their bias is 0.
 
+        Where item vectors were learned as a function of the first stage's, that function's; where each item's was held
+        to the first stage's and moved by its own scores, as by :class:`~crossknn.factorization.MFTransductive`, the
+        first stage's as it is.
+
         Args:
             vectors: (n, d) the first stage's, of the new items.
 
@@ -183,16 +187,38 @@ class ItemModel:
             (n, d) float32.
 
         Raises:
-            InputError: nothing that places new items was learned; MF with side information and MF_Ind do
-                (:class:`~crossknn.factorization.MFSideInformation`, :class:`~crossknn.factorization.MFInductive`).
+            InputError: item vectors have nothing to do with the first stage's, as those of CUR.
 
         Cost: no CE call.
         """
-        if self.item_map is None:
+        if self.item_map is not None:
+            return self.item_map.apply(vectors)
+        if not self.follows_first_stage:
             raise InputError(
-                "these item vectors were not learned as a function of others; learn by MFSideInformation or MFInductive"
+                "item vectors were learned from the scores alone, which new items do not have; build the index again, "
+                "or over a dense first stage, whose vectors tell where new items belong"
             )
-        return self.item_map.apply(vectors)
+        return np.asarray(vectors, dtype=np.float32)
+
+    def updated(self, rows: IntArray, vectors: FloatArray | None) -> ItemModel:
+        """The same for other items: new ones are placed (:meth:`place`), the others stay as they are.
+
+        Args:
+            rows: (n,) the position that each item has here, -1 for one that is new.
+            vectors: (n, d) the first stage's, of all of them; None if it has none.
+
+        Raises:
+            InputError: there are new ones, and they cannot be placed.
+
+        Cost: no CE call.
+        """
+        new, old = rows < 0, rows[rows >= 0]
+        placed = np.empty((len(rows), self.vectors.shape[1]), dtype=np.float32)
+        biases = np.zeros(len(rows), dtype=np.float32)
+        placed[~new], biases[~new] = self.vectors[old], self.biases[old]
+        if new.any():
+            placed[new] = self.place(np.empty((0, 0)) if vectors is None else vectors[new])
+        return replace(self, vectors=placed, biases=biases)
 
     @classmethod
     def from_vectors(cls, vectors: FloatArray) -> ItemModel:

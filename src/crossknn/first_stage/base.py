@@ -8,8 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.errors import InputError
 
-Kept = Mapping[str, np.ndarray[Any, Any]]
+Array = np.ndarray[Any, Any]
+Kept = Mapping[str, Array]
 """Arrays by name, which spare a first stage the work of preparing the same items again."""
 
 
@@ -69,6 +71,41 @@ class Keeper(Protocol):
     def kept(self) -> Kept:
         """What its first stage's ``prepare`` takes to be spared of it; there the arrays may be memory-mapped."""
         ...
+
+    def updated(self, items: Sequence[str], rows: IntArray) -> BoundFirstStage:
+        """The same for other items, of which only those that are new are work.
+
+        What was found from the items as a whole (axes, counts of words) stays, so that what was learned over the
+        vectors keeps its meaning.
+
+        Args:
+            items: item texts.
+            rows: (n_items,) the position that each had among these items, -1 for one that is new.
+        """
+        ...
+
+
+def updated(first_stage: FirstStage, bound: BoundFirstStage, items: Sequence[str], rows: IntArray) -> BoundFirstStage:
+    """A bound first stage made ready for other items, in a moment or by :meth:`Keeper.updated`."""
+    return bound.updated(items, rows) if isinstance(bound, Keeper) else first_stage.prepare(items)
+
+
+def new_texts(items: Sequence[str], rows: IntArray) -> list[str]:
+    """Of some items those that are new: ``rows`` is -1."""
+    return [item for item, row in zip(items, rows, strict=True) if row < 0]
+
+
+def with_new_rows(old: Array, rows: IntArray, new: Array) -> Array:
+    """(n_items, ...) the old items' rows where they stand now, and the new ones', in their order, where ``rows`` is -1.
+
+    Raises:
+        InputError: the new ones are of another shape.
+    """
+    if new.shape != (int(np.sum(rows < 0)), *old.shape[1:]):
+        raise InputError(f"{np.sum(rows < 0)} new items have vectors of shape {new.shape}, the others {old.shape[1:]}")
+    both = np.empty((len(rows), *old.shape[1:]), dtype=old.dtype)
+    both[rows >= 0], both[rows < 0] = old[rows[rows >= 0]], new
+    return both
 
 
 def kept_of(bound: BoundFirstStage) -> Kept:

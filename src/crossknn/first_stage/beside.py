@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from crossknn.arrays import BoolArray, FloatArray
-from crossknn.first_stage.base import BoundFirstStage, FirstStage, Kept, kept_of
+from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.first_stage.base import BoundFirstStage, FirstStage, Kept, kept_of, updated
 from crossknn.first_stage.dense import BoundDense, Dense
 
 _FIRST = "first_"
@@ -43,8 +43,8 @@ class WithVectors:
         """Prepare both."""
         kept = kept or {}
         first = {name.removeprefix(_FIRST): array for name, array in kept.items() if name.startswith(_FIRST)}
-        dense = {name: array for name, array in kept.items() if not name.startswith(_FIRST)}
-        return BoundWithVectors(self._first.prepare(items, first or None), self.dense.prepare(items, dense or None))
+        dense_bound = self.dense.prepare(items, of_dense(kept) or None)
+        return BoundWithVectors(self._first, self._first.prepare(items, first or None), dense_bound)
 
 
 class BoundWithVectors:
@@ -54,13 +54,18 @@ class BoundWithVectors:
         first: ranks the items.
     """
 
-    def __init__(self, first: BoundFirstStage, dense: BoundDense) -> None:
-        self.first, self._dense = first, dense
+    def __init__(self, first_stage: FirstStage, first: BoundFirstStage, dense: BoundDense) -> None:
+        self._first_stage, self.first, self._dense = first_stage, first, dense
 
     @property
     def kept(self) -> Kept:
         """The dual encoder's, and what the first stage keeps."""
         return {f"{_FIRST}{name}": array for name, array in kept_of(self.first).items()} | dict(self._dense.kept)
+
+    def updated(self, items: Sequence[str], rows: IntArray) -> BoundWithVectors:
+        """See :meth:`~crossknn.first_stage.base.Keeper.updated`."""
+        first = updated(self._first_stage, self.first, items, rows)
+        return BoundWithVectors(self._first_stage, first, self._dense.updated(items, rows))
 
     @property
     def item_vectors(self) -> FloatArray:
@@ -84,3 +89,8 @@ class BoundWithVectors:
         if isinstance(self.first, _Shortlisting):
             return self.first.scores_after(queries, self._dense.scores_given(queries, query_vectors), allowed)
         return self.first.scores(queries)
+
+
+def of_dense(kept: Kept) -> Kept:
+    """Of what :class:`BoundWithVectors` keeps, or the dual encoder alone, that of the dual encoder."""
+    return {name: array for name, array in kept.items() if not name.startswith(_FIRST)}

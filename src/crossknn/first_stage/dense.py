@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from crossknn.arrays import BoolArray, FloatArray
+from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.fingerprints import digest_weights
-from crossknn.first_stage.base import Kept
+from crossknn.first_stage.base import Kept, new_texts, with_new_rows
 from crossknn.vectors import inner_products
 
 if TYPE_CHECKING:
@@ -80,6 +80,23 @@ class BoundDense:
     def kept(self) -> Kept:
         """``vectors``, (n_items, d) float32."""
         return {"vectors": self.item_vectors}
+
+    def updated(self, items: Sequence[str], rows: IntArray) -> BoundDense:
+        """Embeds the new items; see :meth:`~crossknn.first_stage.base.Keeper.updated`.
+
+        Raises:
+            InputError: the encoder gave vectors of another width than the others', or not finite ones.
+        """
+        return BoundDense(self._encoder, with_new_rows(self.item_vectors, rows, self._embedded(new_texts(items, rows))))
+
+    def _embedded(self, items: Sequence[str]) -> FloatArray:
+        """(n_items, d) float32 vectors of some more items."""
+        if not items:
+            return np.empty((0, self.item_vectors.shape[1]), dtype=np.float32)
+        vectors = np.asarray(self._encoder.embed(items), dtype=np.float32)
+        if not np.isfinite(vectors).all():
+            raise InputError("item vectors must be finite; some are NaN or infinite")
+        return vectors
 
     def embed_queries(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, d) float32.

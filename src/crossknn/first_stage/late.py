@@ -9,7 +9,7 @@ import numpy as np
 
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
-from crossknn.first_stage.base import Kept
+from crossknn.first_stage.base import Kept, new_texts
 from crossknn.first_stage.dense import Encoder
 from crossknn.vectors import top_k
 
@@ -82,14 +82,10 @@ class LateInteraction:
                 raise InputError(f"what was kept ({', '.join(kept)}) is not of {len(items)} items' tokens")
             arrays = (kept[name] for name in ("tokens", "starts", "centre", "axes"))
             return BoundLateInteraction(self.encoder, self._shortlist, *arrays)
-        tokens = [_unit(_checked(of_item)) for of_item in self.encoder.embed_tokens(items)] if items else []
-        if len(tokens) != len(items):
-            raise InputError(f"the encoder gave tokens of {len(tokens)} texts, and there are {len(items)} items")
+        tokens = _tokens_of(self.encoder, items)
         centre, axes = _principal(tokens, self._dimensions)
-        narrow = [_unit((of_item - centre) @ axes) for of_item in tokens]
-        stacked = np.vstack(narrow) if narrow else np.zeros((0, axes.shape[1]), dtype=np.float32)
-        starts = np.cumsum([0, *map(len, narrow)])[:-1]
-        return BoundLateInteraction(self.encoder, self._shortlist, stacked, starts, centre, axes)
+        narrow = [_narrowed(of_item, centre, axes) for of_item in tokens]
+        return BoundLateInteraction(self.encoder, self._shortlist, *_stacked(narrow, axes), centre, axes)
 
 
 class BoundLateInteraction:
@@ -123,6 +119,14 @@ class BoundLateInteraction:
         """``tokens``, ``starts``, ``centre`` and ``axes``."""
         return {"tokens": self._tokens, "starts": self._starts, "centre": self._centre, "axes": self._axes}
 
+    def updated(self, items: Sequence[str], rows: IntArray) -> BoundLateInteraction:
+        """Embeds the new items' tokens, less the mean and in the axes of those that were there first."""
+        centre, axes = self._centre, self._axes
+        new = iter([_narrowed(t, centre, axes) for t in _tokens_of(self._encoder, new_texts(items, rows))])
+        starts, ends = self._starts, self._starts + self._lengths
+        each = [next(new) if row < 0 else np.asarray(self._tokens[starts[row] : ends[row]]) for row in rows]
+        return BoundLateInteraction(self._encoder, self.shortlist, *_stacked(each, axes), centre, axes)
+
     def scores(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, n_items) above 0, and 1 for equal tokens."""
         scores = np.empty((len(queries), len(self._starts)), dtype=np.float32)
@@ -147,7 +151,7 @@ class BoundLateInteraction:
     def scores_of(self, query: str, items: IntArray) -> FloatArray:
         """(len(items),) ``scores`` of some items."""
         (own,) = self._encoder.embed_tokens([query])  # alone: its digits must not depend on other queries
-        asked = _unit((_unit(_checked(own)) - self._centre) @ self._axes).T
+        asked = _narrowed(_unit(_checked(own)), self._centre, self._axes).T
         scores = np.empty(len(items), dtype=np.float32)
         ends = np.cumsum(self._lengths[items])
         first = 0
@@ -180,6 +184,25 @@ def _line(x: FloatArray, y: FloatArray) -> tuple[float, float]:
     varied = np.ptp(x) > 0
     slope = max(0.0, float(np.mean((x - x.mean()) * (y - y.mean())) / x.var())) if varied else 0.0
     return slope, float(y.mean() - slope * x.mean())
+
+
+def _tokens_of(encoder: TokenEncoder, items: Sequence[str]) -> list[FloatArray]:
+    """Each item's, (n_tokens, d) of length 1."""
+    tokens = [_unit(_checked(of_item)) for of_item in encoder.embed_tokens(items)] if items else []
+    if len(tokens) != len(items):
+        raise InputError(f"the encoder gave tokens of {len(tokens)} texts, and there are {len(items)} items")
+    return tokens
+
+
+def _narrowed(tokens: FloatArray, centre: FloatArray, axes: FloatArray) -> FloatArray:
+    """(n_tokens, dimensions) of length 1, of a text's (n_tokens, d)."""
+    return _unit((tokens - centre) @ axes)
+
+
+def _stacked(narrow: Sequence[FloatArray], axes: FloatArray) -> tuple[FloatArray, IntArray]:
+    """All items' tokens behind one another, and where each item's begin."""
+    stacked = np.vstack(narrow) if narrow else np.zeros((0, axes.shape[1]), dtype=np.float32)
+    return stacked, np.cumsum([0, *map(len, narrow)])[:-1]
 
 
 def _checked(tokens: FloatArray) -> FloatArray:

@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from crossknn.arrays import BoolArray, FloatArray
+from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
-from crossknn.first_stage.base import FirstStage, Kept
+from crossknn.first_stage.base import FirstStage, Kept, new_texts, with_new_rows
 from crossknn.first_stage.beside import WithVectors
 from crossknn.first_stage.dense import BoundDense, Dense
 from crossknn.scorers.base import NOTHING_TO_READ, Fingerprint
@@ -82,33 +82,49 @@ class WithStates(Dense):
 
         Args:
             items: item texts.
-            kept: ``vectors``, (n_items, width + states), and ``width``, (1,) of the dual encoder's.
+            kept: ``vectors``, (n_items, width + states); ``width``, (1,) of the dual encoder's; ``mean_state`` and
+                ``state_axes``, those of :func:`_principal`; and what else the dual encoder keeps.
 
         Raises:
-            InputError: the vectors kept do not fit the items, or the states are not finite.
+            InputError: what is kept does not fit the items, or the states are not finite.
         """
-        if kept:
+        if kept is not None:
+            if not kept.keys() >= {"vectors", "width", "mean_state", "state_axes"}:
+                raise InputError(f"what was kept ({', '.join(kept)}) is not of hidden states as they are now")
             vectors, width = kept["vectors"], int(kept["width"][0])
-            return _BoundWithStates(self._dense.prepare(items, {"vectors": vectors[:, :width]}), vectors)
-        own = self._dense.prepare(items)
-        states = np.array(self._scorer.states(items), dtype=np.float32)  # a copy
-        if states.ndim != 3 or len(states) != len(items) or not np.isfinite(states).all():
-            raise InputError(f"{len(items)} items have states of shape {states.shape}, or some that are not finite")
-        return _BoundWithStates(own, np.hstack([own.item_vectors, _principal(states, self._dimensions)]))
+            own = self._dense.prepare(items, {**kept, "vectors": vectors[:, :width]})
+            mean, axes = np.asarray(kept["mean_state"]), np.asarray(kept["state_axes"])
+        else:
+            own, states = self._dense.prepare(items), _read(self._scorer, items)
+            mean, axes = _principal(states, self._dimensions)
+            vectors = np.hstack([own.item_vectors, _narrowed(states, mean, axes)])
+        return _BoundWithStates(own, vectors, self._scorer, mean, axes)
 
 
 class _BoundWithStates(BoundDense):
     """Both, for a list of items."""
 
-    def __init__(self, own: BoundDense, item_vectors: FloatArray) -> None:
+    def __init__(
+        self, own: BoundDense, item_vectors: FloatArray, scorer: ShowsStates, mean: FloatArray, axes: FloatArray
+    ) -> None:
         self.item_vectors = item_vectors
         own.item_vectors = item_vectors[:, : own.item_vectors.shape[1]]  # no second copy
-        self._own = own
+        self._own, self._scorer, self._mean, self._axes = own, scorer, mean, axes
 
     @property
     def kept(self) -> Kept:
-        """``vectors`` and ``width``."""
-        return {"vectors": self.item_vectors, "width": np.array([self._own.item_vectors.shape[1]])}
+        """See :meth:`WithStates.prepare`."""
+        width = np.array([self._own.item_vectors.shape[1]])
+        states = {"width": width, "mean_state": self._mean, "state_axes": self._axes}
+        return {**self._own.kept, "vectors": self.item_vectors, **states}
+
+    def updated(self, items: Sequence[str], rows: IntArray) -> _BoundWithStates:
+        """As of the dual encoder; and reads the new items, a pass of the cross-encoder for each. Mean and axes stay
+        those of the items that were there first."""
+        own = self._own.updated(items, rows)
+        new = _narrowed(_read(self._scorer, new_texts(items, rows)), self._mean, self._axes)
+        states = with_new_rows(self.item_vectors[:, -self._axes.shape[1] :], rows, new)
+        return _BoundWithStates(own, np.hstack([own.item_vectors, states]), self._scorer, self._mean, self._axes)
 
     def embed_queries(self, queries: Sequence[str]) -> FloatArray:
         """(n_queries, d) float32, with zeros where items have states."""
@@ -122,18 +138,36 @@ class _BoundWithStates(BoundDense):
         return self._own.scores_given(queries, query_vectors[:, : self._own.item_vectors.shape[1]], allowed)
 
 
-def _principal(states: FloatArray, dimensions: int) -> FloatArray:
-    """(n_items, dimensions) float32: each layer's states, less their mean, to length 1, as far as the first axes hold
-    them. Items without a token have zeros, and so has what is all alike. Overwrites what it is given."""
-    blank = ~states.any(axis=(1, 2))
+def _read(scorer: ShowsStates, items: Sequence[str]) -> FloatArray:
+    """(n_items, n_layers, d) float32 states of items, to length 1 in each layer."""
+    states = np.array(scorer.states(items), dtype=np.float32)  # a copy
+    if states.ndim != 3 or len(states) != len(items) or not np.isfinite(states).all():
+        raise InputError(f"{len(items)} items have states of shape {states.shape}, or some that are not finite")
     _to_unit(states, _SMALLEST)
-    states -= states.sum(axis=0) / max(1, len(states) - int(blank.sum()))
-    states[blank] = 0
-    _to_unit(states, _ALIKE)
-    flat = states.reshape(len(states), states.shape[1] * states.shape[2])
+    return states
+
+
+def _principal(states: FloatArray, dimensions: int) -> tuple[FloatArray, FloatArray]:
+    """(n_layers, d) mean of the states of items that have any, and (n_layers d, dimensions) principal axes of what they
+    are less that, to length 1."""
+    mean: FloatArray = states.sum(axis=0) / max(1, int(states.any(axis=(1, 2)).sum()))
+    flat = _centred(states, mean)
     axes = np.linalg.eigh((flat.T @ flat).astype(np.float64))[1][:, ::-1][:, :dimensions]
-    narrow: FloatArray = flat @ axes.astype(np.float32)
+    return mean, axes.astype(np.float32)
+
+
+def _narrowed(states: FloatArray, mean: FloatArray, axes: FloatArray) -> FloatArray:
+    """(n_items, dimensions) float32. Items without a token have zeros, and so has what is all alike."""
+    narrow: FloatArray = _centred(states, mean) @ axes
     return narrow
+
+
+def _centred(states: FloatArray, mean: FloatArray) -> FloatArray:
+    """(n_items, n_layers d) states less their mean, to length 1 in each layer."""
+    centred = states - mean
+    centred[~states.any(axis=(1, 2))] = 0
+    _to_unit(centred, _ALIKE)
+    return centred.reshape(len(states), states.shape[1] * states.shape[2])
 
 
 def _to_unit(states: FloatArray, least: float) -> None:

@@ -1,7 +1,7 @@
 """Items, queries and judgements from files, runs from and to files. A new format is one function in ``rows``."""
 
 from crossknn.inputs.beir import read_beir
-from crossknn.inputs.tables import Query, labels_of, read_items, read_metadata, read_queries
+from crossknn.inputs.tables import Query, labels_of, read_ids, read_items, read_metadata, read_queries
 from crossknn.inputs.trec import Qrels, Run, judgements, read_qrels, read_run, write_qrels, write_run
 from crossknn.inputs.zeshel import read_zeshel
 
@@ -12,6 +12,7 @@ __all__ = [
     "judgements",
     "labels_of",
     "read_beir",
+    "read_ids",
     "read_items",
     "read_metadata",
     "read_qrels",

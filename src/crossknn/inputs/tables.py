@@ -76,7 +76,29 @@ def read_items(path: Path, *, skip_empty: bool = False) -> dict[str, str]:
     return items
 
 
-def read_metadata(path: Path, fields: Sequence[str]) -> dict[str, dict[str, Any]]:
+def read_ids(path: Path) -> list[str]:
+    """Items' ids from a file, each once: column or key ``id`` (or ``_id``), or .txt with one a line.
+
+    Raises:
+        InputError: which line is wrong, and how.
+        MissingExtraError: a Parquet file, and pyarrow is not installed (extra ``parquet``).
+    """
+    found: dict[str, None] = {}
+    for place, row in read_rows(path, ("id", "_id")):
+        key = field(place, row, "id", "_id") or (field(place, row, "text") if _suffix(path) == ".txt" else "")
+        if not key:
+            raise InputError(f"{place}: an 'id' is needed, got {shown(row)}")
+        found[key] = None
+    if not found:
+        raise InputError(f"{path} holds no ids")
+    return list(found)
+
+
+def _suffix(path: Path) -> str:
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+
+
+def read_metadata(path: Path, fields: Sequence[str], *, optional: bool = False) -> dict[str, dict[str, Any]]:
     """Some fields of a file's items, for ``Index.build(metadata=...)``: id to field to value.
 
     A field is a column or key, or a key of the object ``metadata`` that BeIR's documents have. A column of CSV or TSV
@@ -86,13 +108,14 @@ def read_metadata(path: Path, fields: Sequence[str]) -> dict[str, dict[str, Any]
     Args:
         path: as in :func:`read_items`.
         fields: which are kept.
+        optional: whether the file may lack some of them.
 
     Raises:
-        InputError: which line is wrong, and how; or no item has one of the fields.
+        InputError: which line is wrong, and how; or no item has one of the fields, and they are not optional.
         MissingExtraError: a Parquet file, and pyarrow is not installed (extra ``parquet``).
     """
     path = path / "corpus.jsonl" if path.is_dir() else path
-    suffix = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+    suffix = _suffix(path)
     found: dict[str, dict[str, Any]] = {}
     others: dict[str, None] = {}
     for place, row in read_rows(path, ("id", "_id", "metadata", *fields)):
@@ -102,7 +125,7 @@ def read_metadata(path: Path, fields: Sequence[str]) -> dict[str, dict[str, Any]
         values = {name: _plain(known[name]) for name in fields if known.get(name) not in (None, "")}
         put(place, "id", found, field(place, row, "id", "_id"), values)
     for name in fields:
-        if not any(name in row for row in found.values()):
+        if not optional and not any(name in row for row in found.values()):
             there = "" if suffix == ".parquet" else f"; its fields are {', '.join(map(repr, others))}"
             raise InputError(f"no item of {path} has the field {name!r}{there}")
         column = [row[name] for row in found.values() if name in row]

@@ -52,6 +52,19 @@ class ScoreMatrix:
         flat: IntArray = self.query_indices * self.shape[1] + self.item_indices
         return flat
 
+    def updated(self, rows: IntArray) -> ScoreMatrix:
+        """The scores of those items that stay.
+
+        Args:
+            rows: (n,) the position that each item has had, -1 for one that is new.
+        """
+        now = np.full(self.shape[1], -1)
+        now[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
+        items = now[self.item_indices]
+        stay = items >= 0
+        shape = (self.shape[0], len(rows))
+        return ScoreMatrix.from_pairs(self.query_indices[stay], items[stay], self.values[stay], shape)
+
     def by_query(self) -> Iterator[tuple[int, IntArray]]:
         """For each query with scores: its index, and the positions of its cells."""
         return groups(self.query_indices)
