@@ -52,15 +52,8 @@ def systems(base: Index, train: list[str], calls: float) -> Mapping[str, System]
         return base.learn(train[:queries], parsed.build_options(len(train), len(base), SEED))
 
     def with_model(model: ItemModel) -> Index:
-        return Index(
-            dict(zip(whole.item_ids, whole.items, strict=True)),
-            whole.scorer,
-            whole.first_stage,
-            first_stage_kept=base.first_stage_kept,
-            item_model=model,
-            train_queries=whole.train_queries,
-            train_scores=whole.train_scores,
-        )
+        assert whole.learned is not None
+        return Index(whole.prepared, learned=replace(whole.learned, item_model=model))
 
     whole, bayes = learned("bayes:mf-side-refined"), METHODS["bayes"]
     model = whole.item_model

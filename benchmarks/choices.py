@@ -30,7 +30,7 @@ from crossknn.evaluation.measures import top_k_recall
 from crossknn.evaluation.replay import System, replay
 from crossknn.evaluation.systems import SystemName
 from crossknn.factorization import Factorization, MFSideInformation, MFTransductive, MFTransductiveAdamW
-from crossknn.index import BuildOptions
+from crossknn.learning import BuildOptions
 from crossknn.search import AXN, METHODS, SearchMethod, method_named
 
 NAME, CALLS, SEED = "icd10cm-10k", 10, 0

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from choices import SEED, opened
@@ -52,7 +53,13 @@ def main() -> None:
     new = np.random.default_rng(SEED).random(len(base)) < NEW
     later = {base.item_ids[n]: base.items[n] for n in np.flatnonzero(new)}
     order = np.concatenate([np.flatnonzero(~new), np.flatnonzero(new)])  # where items stand that came later
-    result = {"environment": environment(), "seed": SEED, "queries": len(queries), "new": int(new.sum()), "recall": {}}
+    result: dict[str, Any] = {
+        "environment": environment(),
+        "seed": SEED,
+        "queries": len(queries),
+        "new": int(new.sum()),
+        "recall": {},
+    }
 
     def measure(name: str, how: str, index: Index, order: IntArray) -> None:
         system = System(index, SystemName.parse(name).search_method())

@@ -62,7 +62,7 @@ def main() -> None:
     def tasks(name: SystemName) -> list[Task]:
         if name.first not in bases:
             first = dense if name.first is None else OVER[name.first](dense.encoder, None, scorer)
-            bases[name.first] = Index(data.items, scorer, first)
+            bases[name.first] = Index.build(data.items, scorer=scorer, first_stage=first)
         index = bases[name.first]
         if name.learner is not None:
             index = index.learn(train[: name.queries], name.build_options(len(train), len(index), 0))

@@ -174,7 +174,7 @@ def main() -> None:
     queries, train = texts[args.split][: args.queries], texts["index_train"][: args.train]
     scorer = CachedScorer(open_scorer(args.scorer), args.cache)
     plain = {
-        first: Index(data.items, scorer, open_first_stage(f"{prefix}{args.first_stage}"))
+        first: Index.build(data.items, scorer=scorer, first_stage=open_first_stage(f"{prefix}{args.first_stage}"))
         for first, prefix in ((None, ""), (HYBRID, f"{HYBRID}:"))
     }
     exact = exact_scores(

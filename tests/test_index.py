@@ -31,6 +31,7 @@ from crossknn import (
 )
 from crossknn.errors import IndexFileError, InputError, ScorerError
 from crossknn.factorization import MFSideInformation
+from crossknn.prepared import PreparedItems
 from crossknn.scorers import Fingerprint
 from crossknn.scores import ScoreMatrix
 
@@ -99,14 +100,14 @@ def test_planning_holds_few_first_stage_scores_at_a_time(
     world, asked = make_world(n_queries=70), []
 
     def learned(at_once: int) -> ScoreMatrix:
-        monkeypatch.setattr("crossknn.index._PLANNED_AT_ONCE", at_once)
+        monkeypatch.setattr("crossknn.learning._PLANNED_AT_ONCE", at_once)
         built = _build(world, first=first, train=70, options=BuildOptions(plan=plan))
         assert built.train_scores is not None
         return built.train_scores
 
     whole = learned(70 * 40)
-    scores = Index._first_stage_scores
-    monkeypatch.setattr(Index, "_first_stage_scores", lambda *args: asked.append(len(args[1])) or scores(*args))
+    scores = PreparedItems.first_stage_scores
+    monkeypatch.setattr(PreparedItems, "first_stage_scores", lambda *args: asked.append(len(args[1])) or scores(*args))
     in_blocks = learned(11 * 40)
     assert asked == [11] * 6 + [4]
     np.testing.assert_array_equal(in_blocks.query_indices, whole.query_indices)

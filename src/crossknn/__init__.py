@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         WithStates,
         WithVectors,
     )
-    from crossknn.index import BuildOptions, Index, OpenSearch
+    from crossknn.index import Index, OpenSearch
+    from crossknn.learning import BuildOptions
     from crossknn.onnx_model import OnnxOptions
     from crossknn.results import Hit, SearchResult
     from crossknn.scorers import CachedScorer, FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer

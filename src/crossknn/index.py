@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-import math
-import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,97 +14,34 @@ from numpy.typing import ArrayLike
 from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.checks import check_count, checked_filter, checked_queries, checked_removal, named_items
-from crossknn.errors import BudgetError, IndexFileError, InputError
-from crossknn.factorization import Factorization, ItemModel, default_factorization
+from crossknn.errors import IndexFileError, InputError
+from crossknn.factorization import Factorization, ItemModel
 from crossknn.files import sole_writer
-from crossknn.first_stage import FirstStage, VectorFirstStage
-from crossknn.first_stage.base import BoundFirstStage, Kept, PairFirstStage, kept_of, updated
-from crossknn.first_stage.beside import BoundWithVectors
-from crossknn.index_contents import arguments_of, check_built_with, contents_of, keep_prepared, prepared_before
+from crossknn.first_stage import FirstStage
+from crossknn.index_contents import arguments_of, check_built_with, contents_of, prepared_for_build, prepared_of
+from crossknn.learning import BuildOptions, Learned, chosen, fitted, learn
 from crossknn.metadata import Conditions, checked_metadata
+from crossknn.prepared import PreparedItems
 from crossknn.results import Hit, ScoredItem, SearchResult
 from crossknn.scorers import Scorer
-from crossknn.scorers.base import checked_scores, prepared
-from crossknn.scores import Pairs, PerQuery, Plan, ScoreMatrix, collect_scores
+from crossknn.scorers.base import checked_scores
+from crossknn.scores import Pairs, ScoreMatrix
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import (
-    AXN,
-    METHODS,
     Progress,
     RecallTarget,
-    Rerank,
     Rounds,
     SearchMethod,
     Task,
     method_named,
     run,
     run_sharing,
+    untuned_method,
 )
-from crossknn.search.refinement import next_pairs
 from crossknn.search.stopping import can_tell
 from crossknn.tuning import Tuning, tune
 
 _QUERIES_AT_ONCE = 64
-_SECOND_PASS = 50
-_PLANNED_AT_ONCE = 2**22
-"""First-stage scores in memory while pairs are planned (16 MB), though no fewer than eight queries'."""
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How an index is learned from train queries.
-
-    Attributes:
-        plan: which (train query, item) pairs are scored.
-        factorization: how item vectors are made of the scores; None is
-            :func:`~crossknn.factorization.default_factorization`.
-        refine: pairs per train query that are scored in a second pass: those of which its search would expect most,
-            with item vectors learned from the first (:mod:`crossknn.search.refinement`). None is 50 where the plan is
-            the one that is here by default, so that a train query costs 100 calls, and 0 (no second pass) beside
-            another.
-        max_calls: cap on CE calls; both passes give up the last train queries to keep it.
-        shard_size: fewest pairs scored between two writes to disk; a crash loses these, or up to 64 times as many of a
-            scorer that takes less than half a second for them.
-        seed: of the plan's random part.
-    """
-
-    plan: Plan = field(default_factory=PerQuery)
-    factorization: Factorization | None = None
-    refine: int | None = None
-    max_calls: int | None = None
-    shard_size: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_calls is not None and self.max_calls < 1:
-            raise BudgetError(f"max_calls must be at least 1, got {self.max_calls}; to score nothing, give no queries")
-        for name, least in (("max_calls", 1), ("refine", 0), ("shard_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-            if value is not None and not (whole and value >= least):
-                raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
-
-    @property
-    def second_pass(self) -> int:
-        """Pairs per train query of the second pass."""
-        if self.refine is not None:
-            return self.refine
-        return _SECOND_PASS if self.plan == PerQuery() else 0
-
-    def price(self, n_queries: int, n_items: int) -> int:
-        """CE calls that building would spend on pairs; :class:`~crossknn.WithStates` reads the items beside."""
-        calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
-        calls = min(calls + self.second_pass * n_queries, n_queries * n_items)
-        return calls if self.max_calls is None else min(calls, self.max_calls)
-
-    def first_pass_price(self, n_queries: int, n_items: int) -> int:
-        """Those of them that the plan spends: under a cap, its share for as many train queries as both passes pay."""
-        calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
-        if not calls or self.max_calls is None:
-            return calls
-        each = calls / n_queries
-        kept = math.ceil(self.max_calls / (each + self.second_pass))
-        return min(calls, self.max_calls, round(kept * each))
 
 
 class Index:
@@ -117,66 +50,68 @@ class Index:
     Make one with :meth:`build` or :meth:`load`.
 
     Attributes:
-        item_ids: the items' own keys.
-        items: their texts, in the same order.
-        metadata: their fields, in the same order; what a ``filter`` asks of.
-        first_stage: the cheap retrieval that searches begin with.
-        item_model: item vectors for the search; None with a first stage that has none and no train queries.
-        train_queries: the queries the index learned from.
-        train_scores: their observed scores; None without train queries.
+        prepared: the items, made ready for scorer and first stage.
+        learned: what was learned from train queries; None without any.
+        item_model: item vectors for the search: those learned, or the first stage's; None where it has none.
+        metadata: the items' fields, in the items' order; what a ``filter`` asks of.
         notes: whatever should be kept with the index; the command remembers there which models it named.
         tuning: how it is searched where the caller does not say; None before :meth:`tune`.
     """
 
     def __init__(
         self,
-        items: Mapping[str, str],
-        scorer: Scorer,
-        first_stage: FirstStage,
+        prepared: PreparedItems,
         *,
         metadata: Mapping[str, Mapping[str, Any]] | None = None,
-        first_stage_kept: Kept | None = None,
-        bound_first_stage: BoundFirstStage | None = None,
-        item_model: ItemModel | None = None,
-        train_queries: Sequence[str] = (),
-        train_scores: ScoreMatrix | None = None,
+        learned: Learned | None = None,
         notes: Mapping[str, str] | None = None,
         tuning: Tuning | None = None,
     ) -> None:
-        self.item_ids = list(items)
-        self.items = list(items.values())
-        self.metadata = checked_metadata(metadata, self.item_ids)
-        self.train_queries = list(train_queries)
-        self.train_scores = train_scores
+        self.prepared, self.learned = prepared, learned
+        self.metadata = checked_metadata(metadata, prepared.ids)
         self.notes = dict(notes or {})
         self.tuning = tuning
-        self._scorer = scorer
-        self.first_stage = first_stage
-        if bound_first_stage is None:
-            bound_first_stage = first_stage.prepare(self.items, first_stage_kept)
-        self._bound_first_stage = bound_first_stage
-        vectors = self.first_stage_vectors
-        self.item_model = ItemModel.from_vectors(vectors) if item_model is None and vectors is not None else item_model
-        self._bound_scorer = prepared(scorer, self.items)
+        vectors = prepared.vectors
+        untaught = None if vectors is None else ItemModel.from_vectors(vectors)
+        self.item_model = untaught if learned is None else learned.item_model
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.prepared)
+
+    @property
+    def item_ids(self) -> list[str]:
+        """The items' own keys."""
+        return self.prepared.ids
+
+    @property
+    def items(self) -> list[str]:
+        """Their texts, in the same order."""
+        return self.prepared.texts
 
     @property
     def scorer(self) -> Scorer:
         """The cross-encoder."""
-        return self._scorer
+        return self.prepared.scorer
+
+    @property
+    def first_stage(self) -> FirstStage:
+        """The cheap retrieval that searches begin with."""
+        return self.prepared.first_stage
 
     @property
     def first_stage_vectors(self) -> FloatArray | None:
         """(n_items, d) the items' vectors by the first stage; None if it has none."""
-        first_stage = self._bound_first_stage
-        return first_stage.item_vectors if isinstance(first_stage, VectorFirstStage) else None
+        return self.prepared.vectors
 
     @property
-    def first_stage_kept(self) -> Kept:
-        """What the first stage prepared of the items, and :meth:`save` keeps."""
-        return kept_of(self._bound_first_stage)
+    def train_queries(self) -> list[str]:
+        """The queries the index learned from."""
+        return [] if self.learned is None else self.learned.queries
+
+    @property
+    def train_scores(self) -> ScoreMatrix | None:
+        """(n_train_queries, n_items) their observed scores; None without train queries."""
+        return None if self.learned is None else self.learned.scores
 
     # -- build, save, load -------------------------------------------------------------------------------------
 
@@ -228,10 +163,10 @@ class Index:
             storage.check_place(folder)
         with nullcontext() if folder is None else sole_writer(folder):
             collecting = None if folder is None else folder / storage.COLLECTING
-            bound = _bound(first_stage, list(named.values()), collecting, keep=bool(train))
-            index = cls(named, scorer, first_stage, metadata=metadata, bound_first_stage=bound, notes=notes)
+            bound = prepared_for_build(first_stage, list(named.values()), collecting, keep=bool(train))
+            index = cls(PreparedItems(named, scorer, first_stage, bound), metadata=metadata, notes=notes)
             if train:
-                index._learn(train, options, collecting, progress)
+                index = index._with(learn(index.prepared, train, options, collecting, progress))
             if folder is not None:
                 storage.save(folder, contents_of(index))
                 storage.remove_ledger(folder)
@@ -264,10 +199,7 @@ class Index:
         train = list(dict.fromkeys(checked_queries(queries)))
         if not train:
             raise InputError("there are no train queries to learn from")
-        learned = copy.copy(self)
-        learned.tuning = None
-        learned._learn(train, options or BuildOptions(), None, progress)
-        return learned
+        return self._with(learn(self.prepared, train, options or BuildOptions(), None, progress))
 
     def with_first_stage(self, first_stage: FirstStage, factorization: Factorization | None = None) -> Index:
         """Another index over the same items whose vectors are learned from the same scores, over another first stage.
@@ -284,17 +216,13 @@ class Index:
 
         Cost: no CE call; items and train queries are embedded.
         """
-        other = copy.copy(self)
-        other.tuning, other.first_stage, other.notes = None, first_stage, {}
-        other._bound_first_stage = bound = first_stage.prepare(self.items)
-        own = other.first_stage_vectors
-        other.item_model = None if own is None else ItemModel.from_vectors(own)
-        if self.train_scores is not None:
-            query_vectors = bound.embed_queries(self.train_queries) if isinstance(bound, VectorFirstStage) else None
-            scored = Pairs(self.train_scores.query_indices, self.train_scores.item_indices)
-            chosen = _chosen(factorization, scored, len(self), has_vectors=own is not None)
-            other._fit(chosen, query_vectors)
-        return other
+        prepared, learned = self.prepared.over(first_stage), None
+        if self.learned is not None:
+            queries, scores = self.learned.queries, self.learned.scores
+            method = chosen(factorization, Pairs(scores.query_indices, scores.item_indices), prepared)
+            model = fitted(prepared, queries, scores, method, prepared.embed_queries(queries))
+            learned = Learned(queries, scores, model)
+        return Index(prepared, metadata=self._fields(), learned=learned)
 
     def updated(
         self,
@@ -331,102 +259,19 @@ class Index:
         rows = np.array(
             [position[i] if i in position and self.items[position[i]] == text else -1 for i, text in named.items()]
         )
-        fields = {i: self.metadata[n] for i, n in position.items() if i not in gone} | dict(metadata or {})
-        bound = updated(self.first_stage, self._bound_first_stage, list(named.values()), rows)
-        vectors = bound.item_vectors if isinstance(bound, VectorFirstStage) else None
-        scores = self.train_scores
-        return Index(
-            named,
-            self.scorer,
-            self.first_stage,
-            metadata=fields,
-            bound_first_stage=bound,
-            item_model=None if self.item_model is None else self.item_model.updated(rows, vectors),
-            train_queries=self.train_queries,
-            train_scores=None if scores is None else scores.updated(rows),
-            notes=self.notes,
-            tuning=self.tuning,
-        )
+        fields = {i: row for i, row in self._fields().items() if i not in gone} | dict(metadata or {})
+        prepared, learned = self.prepared.updated(named, rows), self.learned
+        if learned is not None:
+            model = learned.item_model.updated(rows, prepared.vectors)
+            learned = Learned(learned.queries, learned.scores.updated(rows), model)
+        return Index(prepared, metadata=fields, learned=learned, notes=self.notes, tuning=self.tuning)
 
-    def _learn(
-        self, queries: list[str], options: BuildOptions, folder: Path | None, progress: ProgressCallback | None
-    ) -> None:
-        first_stage = self._bound_first_stage
-        vectors = first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
-        rows = max(8, _PLANNED_AT_ONCE // len(self))
-        parts = (slice(start, start + rows) for start in range(0, len(queries), rows))
-        blocks = (self._first_stage_scores(queries[p], None if vectors is None else vectors[p]) for p in parts)
-        pairs = options.plan.pairs(blocks, (len(queries), len(self)), np.random.default_rng(options.seed))
-        if options.max_calls is not None:
-            pairs = pairs.capped(options.first_pass_price(len(queries), len(self)))
-        factorization = _chosen(options.factorization, pairs, len(self), has_vectors=vectors is not None)
-        self.train_queries = queries
-        with tempfile.TemporaryDirectory() as scratch:
-            ledger = folder or Path(scratch) / storage.COLLECTING
-            self._score_and_fit(pairs, options, factorization, vectors, ledger, progress)
-            if options.second_pass:
-                self._refine(options, factorization, vectors, ledger / storage.REFINED, progress)
+    def _with(self, learned: Learned) -> Index:
+        return Index(self.prepared, metadata=self._fields(), learned=learned, notes=self.notes)
 
-    def _score_and_fit(
-        self,
-        pairs: Pairs,
-        options: BuildOptions,
-        factorization: Factorization,
-        query_vectors: FloatArray | None,
-        ledger: Path,
-        progress: ProgressCallback | None,
-        known: ScoreMatrix | None = None,
-    ) -> None:
-        """Item vectors from some pairs' scores, beside those that are known already."""
-        queries = self.train_queries
-        values = collect_scores(
-            pairs, queries, self.items, self._scorer, ledger, shard_size=options.shard_size, progress=progress
-        )
-        rows, columns = pairs.query_indices, pairs.item_indices
-        if known is not None:
-            rows = np.concatenate([known.query_indices, rows])
-            columns, values = np.concatenate([known.item_indices, columns]), np.concatenate([known.values, values])
-        self.train_scores = ScoreMatrix.from_pairs(rows, columns, values, (len(queries), len(self)))
-        self._fit(factorization, query_vectors)
-
-    def _fit(self, factorization: Factorization, query_vectors: FloatArray | None) -> None:
-        """Item vectors from the train scores."""
-        scores, bound = self.train_scores, self._bound_first_stage
-        assert scores is not None
-        first = bound.first if isinstance(bound, BoundWithVectors) else None
-        told = None
-        if isinstance(first, PairFirstStage):
-            told = np.empty(len(scores.values))
-            for query, cells in scores.by_query():
-                told[cells] = first.scores_of(self.train_queries[query], scores.item_indices[cells])
-        self.item_model = factorization.fit(scores, self.first_stage_vectors, query_vectors, told)
-
-    def _refine(
-        self,
-        options: BuildOptions,
-        factorization: Factorization,
-        query_vectors: FloatArray | None,
-        ledger: Path,
-        progress: ProgressCallback | None,
-    ) -> None:
-        """The second pass: that of which the train queries' own searches would expect most next."""
-        queries, known = self.train_queries, self.train_scores
-        assert known is not None
-
-        def task_of(query: int) -> Task:
-            row = slice(query, query + 1)
-            return self._task(queries[row], None if query_vectors is None else query_vectors[row])
-
-        pairs = next_pairs(self.default_method(), task_of, known, options.second_pass)
-        if options.max_calls is not None:
-            pairs = pairs.capped(options.max_calls - len(known.values))
-        before, told = len(known.values), progress
-
-        def both_passes(done: int, total: int) -> None:
-            assert told is not None
-            told(before + done, before + total)
-
-        self._score_and_fit(pairs, options, factorization, query_vectors, ledger, told and both_passes, known)
+    def _fields(self) -> dict[str, Mapping[str, Any]]:
+        """The items' metadata by id."""
+        return dict(zip(self.item_ids, self.metadata, strict=True))
 
     def save(self, out: str | Path, *, locked: bool = False) -> None:
         """Write the index to a folder, replacing an index that is there; a crash leaves the old one whole.
@@ -471,7 +316,7 @@ class Index:
         contents = storage.load(folder, verify=verify, in_memory=in_memory)
         check_built_with(folder, contents, scorer, first_stage)
         try:
-            return cls(scorer=scorer, first_stage=first_stage, **arguments_of(contents))
+            return cls(prepared_of(contents, scorer, first_stage), **arguments_of(contents))
         except (KeyError, TypeError, InputError) as error:
             raise IndexFileError(f"{folder} does not fit together ({error}); build the index again") from error
 
@@ -632,7 +477,7 @@ class Index:
 
         Cost: ``n_pairs`` CE calls.
         """
-        return checked_scores(self._bound_scorer, queries, query_indices, item_indices)
+        return checked_scores(self.prepared.bound_scorer, queries, query_indices, item_indices)
 
     def _checked_search(self, k: int, budget: int, filter: ArrayLike | Conditions | None) -> BoolArray | None:
         check_count("k", k)
@@ -667,7 +512,7 @@ class Index:
         if asked is not None:
             return method_named(asked) if isinstance(asked, str) else asked
         default = self.default_method()
-        return self._untuned_method() if tells and not can_tell(default, self.item_model) else default
+        return untuned_method(self.item_model) if tells and not can_tell(default, self.item_model) else default
 
     def _target(self, method: SearchMethod, recall: float | None, k: int) -> RecallTarget:
         """A target for a method and k, calibrated if the index was tuned for them."""
@@ -677,12 +522,7 @@ class Index:
 
     def default_method(self) -> SearchMethod:
         """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""
-        return self._untuned_method() if self.tuning is None else method_named(self.tuning.method)
-
-    def _untuned_method(self) -> SearchMethod:
-        if self.item_model is None:
-            return Rerank()
-        return AXN() if self.item_model.noise is None else METHODS["bayes"]
+        return untuned_method(self.item_model) if self.tuning is None else method_named(self.tuning.method)
 
     def default_budget(self) -> int:
         """The tuned one, or 100."""
@@ -738,28 +578,7 @@ class Index:
 
     def task(self, queries: Sequence[str], allowed: BoolArray | None = None) -> Task:
         """What a search method gets to see of some queries. Costs no CE call."""
-        first_stage = self._bound_first_stage
-        vectors = first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
-        return self._task(queries, vectors, allowed)
-
-    def _task(self, queries: Sequence[str], vectors: FloatArray | None, allowed: BoolArray | None = None) -> Task:
-        items = self.item_model
-        return Task(
-            queries=queries,
-            scorer=self._bound_scorer,
-            first_stage_scores=self._first_stage_scores(queries, vectors, allowed),
-            item_model=items,
-            query_vectors=None if items is None else items.query_vectors(vectors),
-            allowed=allowed,
-        )
-
-    def _first_stage_scores(
-        self, queries: Sequence[str], vectors: FloatArray | None, allowed: BoolArray | None = None
-    ) -> FloatArray:
-        first_stage = self._bound_first_stage
-        if isinstance(first_stage, VectorFirstStage) and vectors is not None:
-            return first_stage.scores_given(queries, vectors, allowed)
-        return first_stage.scores(queries)
+        return self.prepared.task(queries, self.item_model, self.prepared.embed_queries(queries), allowed)
 
     def _results(self, task: Task, progress: Sequence[Progress], k: int) -> list[SearchResult]:
         results = []
@@ -820,26 +639,6 @@ class OpenSearch:
             ScoredItem(self._index.item_ids[i], float(s), None if np.isnan(p) else float(p), int(r))
             for i, s, p, r in columns
         ]
-
-
-def _chosen(factorization: Factorization | None, pairs: Pairs, n_items: int, *, has_vectors: bool) -> Factorization:
-    """The one asked for or the default, if it can learn from these pairs."""
-    n_queries = len(np.unique(pairs.query_indices))
-    chosen = factorization or default_factorization(n_queries, n_items, has_vectors=has_vectors)
-    chosen.check(pairs, n_items, has_vectors=has_vectors)
-    return chosen
-
-
-def _bound(first_stage: FirstStage, items: Sequence[str], collecting: Path | None, *, keep: bool) -> BoundFirstStage:
-    """A first stage made ready, as far as can be from what an unfinished build kept; what took work is kept anew."""
-    if collecting is None:
-        return first_stage.prepare(items)
-    folder = collecting / storage.PREPARED
-    kept = prepared_before(folder, first_stage, items)
-    bound = first_stage.prepare(items, kept)
-    if keep and kept is None and kept_of(bound):
-        keep_prepared(folder, first_stage, items, kept_of(bound))
-    return bound
 
 
 def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:

@@ -16,7 +16,9 @@ from crossknn.errors import CrossKNNWarning, IndexFileError
 from crossknn.factorization import GatedMLP, ItemModel, LinearMap, Normalisation
 from crossknn.fingerprints import digest_texts
 from crossknn.first_stage import FirstStage
-from crossknn.first_stage.base import Kept
+from crossknn.first_stage.base import BoundFirstStage, Kept, kept_of
+from crossknn.learning import Learned
+from crossknn.prepared import PreparedItems
 from crossknn.scorers import Fingerprint, Scorer
 from crossknn.scores import ScoreMatrix
 from crossknn.scores.ledger import has_ledger
@@ -47,9 +49,9 @@ def contents_of(index: Index) -> Contents:
     }
     for row, fields in zip(rows["items"], index.metadata, strict=True):
         row |= {"metadata": fields} if fields else {}
-    arrays |= {f"{_KEPT}{name}": array for name, array in index.first_stage_kept.items()}
-    model, scores = index.item_model, index.train_scores
-    if scores is not None and model is not None:
+    arrays |= {f"{_KEPT}{name}": array for name, array in index.prepared.kept.items()}
+    if index.learned is not None:
+        model, scores = index.learned.item_model, index.learned.scores
         config["item_model"] = {
             "normalisation": asdict(model.normalisation),
             "follows_first_stage": model.follows_first_stage,
@@ -65,37 +67,57 @@ def contents_of(index: Index) -> Contents:
             "score_items": scores.item_indices,
             "score_values": scores.values,
         }
-        rows["train_queries"] = [{"text": text} for text in index.train_queries]
+        rows["train_queries"] = [{"text": text} for text in index.learned.queries]
     return Contents(config, arrays, rows)
 
 
+def prepared_of(contents: Contents, scorer: Scorer, first_stage: FirstStage) -> PreparedItems:
+    """The items, with what their first stage had prepared.
+
+    Raises:
+        KeyError, TypeError, InputError: something is missing, or does not fit.
+    """
+    kept = {name.removeprefix(_KEPT): array for name, array in contents.arrays.items() if name.startswith(_KEPT)}
+    items = {row["id"]: row["text"] for row in contents.rows["items"]}
+    return PreparedItems(items, scorer, first_stage, first_stage.prepare(list(items.values()), kept or None))
+
+
 def arguments_of(contents: Contents) -> dict[str, Any]:
-    """What :class:`~crossknn.Index` is made with, beside the scorer and the first stage.
+    """What :class:`~crossknn.Index` is made with beside its items.
 
     Raises:
         KeyError, TypeError, InputError: something is missing, or does not fit.
     """
     arrays, rows, config = contents.arrays, contents.rows, contents.config
-    kept = {name.removeprefix(_KEPT): array for name, array in arrays.items() if name.startswith(_KEPT)}
-    items = {row["id"]: row["text"] for row in rows["items"]}
-    model = scores = None
+    learned = None
     if "score_values" in arrays:
-        model = _item_model(config["item_model"], arrays)
+        queries = [row["text"] for row in rows["train_queries"]]
         rows_of, columns_of, values = (np.asarray(arrays[f"score_{part}"]) for part in ("queries", "items", "values"))
-        scores = ScoreMatrix(rows_of, columns_of, values, (len(rows["train_queries"]), len(items)))
+        scores = ScoreMatrix(rows_of, columns_of, values, (len(queries), len(rows["items"])))
+        learned = Learned(queries, scores, _item_model(config["item_model"], arrays))
     return {
-        "items": items,
         "metadata": {row["id"]: row["metadata"] for row in rows["items"] if "metadata" in row},
-        "first_stage_kept": kept or None,
-        "item_model": model,
-        "train_queries": [row["text"] for row in rows.get("train_queries", [])],
-        "train_scores": scores,
+        "learned": learned,
         "notes": config.get("notes"),
         "tuning": _tuning(config.get("tuning")),
     }
 
 
-def keep_prepared(folder: Path, first_stage: FirstStage, items: Sequence[str], kept: Kept) -> None:
+def prepared_for_build(
+    first_stage: FirstStage, items: Sequence[str], collecting: Path | None, *, keep: bool
+) -> BoundFirstStage:
+    """A first stage made ready, as far as can be from what an unfinished build kept; what took work is kept anew."""
+    if collecting is None:
+        return first_stage.prepare(items)
+    folder = collecting / storage.PREPARED
+    kept = _prepared_before(folder, first_stage, items)
+    bound = first_stage.prepare(items, kept)
+    if keep and kept is None and kept_of(bound):
+        _keep_prepared(folder, first_stage, items, kept_of(bound))
+    return bound
+
+
+def _keep_prepared(folder: Path, first_stage: FirstStage, items: Sequence[str], kept: Kept) -> None:
     """Keep what a first stage prepared, until an index is written.
 
     Where scores have been collected since, what another one prepared, or of other items, stays: its build can go on,
@@ -110,15 +132,15 @@ def keep_prepared(folder: Path, first_stage: FirstStage, items: Sequence[str], k
 
 
 def is_prepared(folder: Path, first_stage: FirstStage, items: Sequence[str]) -> bool:
-    """Whether :func:`keep_prepared` has kept in a folder what this first stage makes of these items."""
+    """Whether :func:`prepared_for_build` has kept in a folder what this first stage makes of these items."""
     try:
         return bool(storage.read_manifest(folder, storage.PREPARED)["config"] == _prepared_by(first_stage, items))
     except IndexFileError:
         return False
 
 
-def prepared_before(folder: Path, first_stage: FirstStage, items: Sequence[str]) -> Kept | None:
-    """What :func:`keep_prepared` kept; None where it is not there, of something else, or damaged."""
+def _prepared_before(folder: Path, first_stage: FirstStage, items: Sequence[str]) -> Kept | None:
+    """What :func:`prepared_for_build` kept; None where it is not there, of something else, or damaged."""
     if not is_prepared(folder, first_stage, items):
         return None
     try:

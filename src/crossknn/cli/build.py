@@ -19,9 +19,10 @@ from crossknn.errors import InputError
 from crossknn.evaluation.systems import LEARNERS
 from crossknn.factorization import Factorization
 from crossknn.first_stage import calls_to_prepare
-from crossknn.index import BuildOptions, Index
+from crossknn.index import Index
 from crossknn.index_contents import is_prepared
 from crossknn.inputs import read_items, read_metadata, read_queries
+from crossknn.learning import BuildOptions
 from crossknn.scorers import Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.scores.ledger import finished_calls

@@ -19,7 +19,8 @@ from crossknn.datasets.splits import Dataset
 from crossknn.evaluation import EvaluationOptions, Report, evaluate
 from crossknn.files import make_folder
 from crossknn.first_stage import FirstStage
-from crossknn.index import BuildOptions, Index
+from crossknn.index import Index
+from crossknn.learning import BuildOptions
 from crossknn.results import SearchResult
 from crossknn.scorers import Scorer
 from crossknn.scores import PerQuery

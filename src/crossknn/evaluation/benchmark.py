@@ -31,9 +31,9 @@ from crossknn.first_stage import (
     WithVectors,
     calls_to_prepare,
 )
-from crossknn.first_stage.base import Kept
 from crossknn.first_stage.beside import of_dense
-from crossknn.index import BuildOptions, Index
+from crossknn.index import Index
+from crossknn.learning import BuildOptions
 from crossknn.scorers import Scorer
 from crossknn.scores import Pairs, ScoreMatrix
 from crossknn.scores.ledger import ProgressCallback
@@ -228,8 +228,7 @@ class _Lab:
         index, offline = self._made(name)
         start = time.perf_counter()
         if _alone(name):
-            item_model = None if name.learner is None else index.item_model
-            index = self._index(FIRST_STAGES[name.first or "random"](), index, item_model)
+            index = Index(index.prepared.over(FIRST_STAGES[name.first or "random"]()), learned=index.learned)
             offline = replace(offline, embed_seconds=time.perf_counter() - start)
         elif name.first is not None and name.first in FIRST_STAGES:
             index = self._beginning_with(FIRST_STAGES[name.first](), index)
@@ -328,8 +327,8 @@ class _Lab:
         """The same index, with the first round from another first stage."""
         dense = index.first_stage.dense if isinstance(index.first_stage, WithVectors) else self.dense
         assert dense is not None  # as checked before anything was paid
-        kept = (self.base if dense is self.dense else index).first_stage_kept
-        return self._index(WithVectors(first, dense), index, index.item_model, of_dense(kept))
+        kept = of_dense((self.base if dense is self.dense else index).prepared.kept)
+        return Index(index.prepared.over(WithVectors(first, dense), kept), learned=index.learned)
 
     def _beginning_with_distilled(self, name: SystemName, index: Index, offline: Offline) -> tuple[Index, Offline]:
         """The same index, with the first round from a dual encoder that was fine-tuned on as many calls."""
@@ -343,17 +342,6 @@ class _Lab:
             reembed_seconds=offline.reembed_seconds + cost.reembed_seconds,
         )
         return self._beginning_with(other.first_stage.dense, index), offline
-
-    def _index(self, first: FirstStage, like: Index, item_model: ItemModel | None, kept: Kept | None = None) -> Index:
-        return Index(
-            self.data.items,
-            like.scorer,
-            first,
-            first_stage_kept=kept,
-            item_model=item_model,
-            train_queries=like.train_queries,
-            train_scores=like.train_scores,
-        )
 
     @contextmanager
     def _kept_time(self, name: SystemName, has_checkpoint: bool) -> Iterator[_Stopwatch]:

@@ -28,7 +28,7 @@ from crossknn.first_stage import (
     WithStates,
     WithVectors,
 )
-from crossknn.index import BuildOptions
+from crossknn.learning import BuildOptions
 from crossknn.scorers import Scorer
 from crossknn.scores import AllItems, PerQuery
 from crossknn.search import METHODS, SearchMethod

@@ -52,6 +52,12 @@ class ScoreMatrix:
         flat: IntArray = self.query_indices * self.shape[1] + self.item_indices
         return flat
 
+    def with_more(self, other: ScoreMatrix) -> ScoreMatrix:
+        """These scores and those of other pairs of the same queries and items."""
+        parts = ((m.query_indices, m.item_indices, m.values) for m in (self, other))
+        queries, items, values = (np.concatenate(both) for both in zip(*parts, strict=True))
+        return ScoreMatrix.from_pairs(queries, items, values, self.shape)
+
     def updated(self, rows: IntArray) -> ScoreMatrix:
         """The scores of those items that stay.
 

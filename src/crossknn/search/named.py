@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from crossknn.errors import InputError
+from crossknn.factorization import ItemModel
 from crossknn.search.axn import AXN
 from crossknn.search.cur import adacur, anncur
 from crossknn.search.gar import GAR
@@ -31,6 +32,15 @@ METHODS: Mapping[str, SearchMethod] = {
 }
 """``bayes`` and ``bayes-ucb`` are meant for an index with :class:`~crossknn.factorization.MFSideInformation`,
 ``anncur`` and ``adacur`` for one with CUR; ``axn-paper`` has the paper's solver."""
+
+
+def untuned_method(item_model: ItemModel | None) -> SearchMethod:
+    """How an index is searched unless it was tuned: ``bayes`` over a learned prior, AXN over other item vectors, else
+    reranking."""
+    if item_model is None:
+        return METHODS["rerank"]
+    return METHODS["axn" if item_model.noise is None else "bayes"]
+
 
 _NAME = re.compile(
     r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?(?P<vectors>/vectors)?"

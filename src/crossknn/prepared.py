@@ -1,0 +1,102 @@
+"""Items made ready for a scorer and a first stage: what learning and searching both begin with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.factorization import ItemModel
+from crossknn.first_stage import FirstStage, VectorFirstStage
+from crossknn.first_stage.base import BoundFirstStage, Kept, kept_of, updated
+from crossknn.scorers import Scorer
+from crossknn.scorers.base import prepared
+from crossknn.search import Task
+
+
+class PreparedItems:
+    """Items, and what was made of them once.
+
+    Args:
+        items: id to text.
+        scorer: the cross-encoder.
+        first_stage: cheap retrieval.
+        bound_first_stage: made ready for these items already; None does that now.
+
+    Attributes:
+        ids: the items' own keys.
+        texts: in the same order.
+        scorer, first_stage: as given.
+        bound_scorer, bound_first_stage: made ready for these items.
+    """
+
+    def __init__(
+        self,
+        items: Mapping[str, str],
+        scorer: Scorer,
+        first_stage: FirstStage,
+        bound_first_stage: BoundFirstStage | None = None,
+    ) -> None:
+        self.ids, self.texts = list(items), list(items.values())
+        self.scorer, self.first_stage = scorer, first_stage
+        self.bound_first_stage = bound_first_stage or first_stage.prepare(self.texts)
+        self.bound_scorer = prepared(scorer, self.texts)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def over(self, first_stage: FirstStage, kept: Kept | None = None) -> PreparedItems:
+        """The same with another first stage, and perhaps what it kept of these items."""
+        ready = first_stage.prepare(self.texts, kept)
+        return PreparedItems(dict(zip(self.ids, self.texts, strict=True)), self.scorer, first_stage, ready)
+
+    def updated(self, items: Mapping[str, str], rows: IntArray) -> PreparedItems:
+        """Other items, of which only those that are new are made ready.
+
+        Args:
+            items: id to text.
+            rows: (n_items,) the position that each has here, -1 for one that is new.
+        """
+        ready = updated(self.first_stage, self.bound_first_stage, list(items.values()), rows)
+        return PreparedItems(items, self.scorer, self.first_stage, ready)
+
+    @property
+    def vectors(self) -> FloatArray | None:
+        """(n_items, d) the items' vectors by the first stage; None if it has none."""
+        first_stage = self.bound_first_stage
+        return first_stage.item_vectors if isinstance(first_stage, VectorFirstStage) else None
+
+    @property
+    def kept(self) -> Kept:
+        """What the first stage made of the items, such that it need not be made again."""
+        return kept_of(self.bound_first_stage)
+
+    def embed_queries(self, queries: Sequence[str]) -> FloatArray | None:
+        """(n_queries, d) vectors by the first stage; None if it has none."""
+        first_stage = self.bound_first_stage
+        return first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
+
+    def first_stage_scores(
+        self, queries: Sequence[str], vectors: FloatArray | None, allowed: BoolArray | None = None
+    ) -> FloatArray:
+        """(n_queries, n_items) scores by the first stage, of queries whose vectors are known if it has any."""
+        first_stage = self.bound_first_stage
+        if isinstance(first_stage, VectorFirstStage) and vectors is not None:
+            return first_stage.scores_given(queries, vectors, allowed)
+        return first_stage.scores(queries)
+
+    def task(
+        self,
+        queries: Sequence[str],
+        item_model: ItemModel | None,
+        vectors: FloatArray | None,
+        allowed: BoolArray | None = None,
+    ) -> Task:
+        """What a search method gets to see of some queries whose vectors are known. Costs no CE call."""
+        return Task(
+            queries=queries,
+            scorer=self.bound_scorer,
+            first_stage_scores=self.first_stage_scores(queries, vectors, allowed),
+            item_model=item_model,
+            query_vectors=None if item_model is None else item_model.query_vectors(vectors),
+            allowed=allowed,
+        )
