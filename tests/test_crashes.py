@@ -30,9 +30,10 @@ from pathlib import Path
 import numpy as np
 from crossknn import FunctionScorer, RandomFirstStage
 from crossknn.index import BuildOptions, Index
-from crossknn.scores import PerQuery, ledger
+from crossknn import pace
+from crossknn.scores import PerQuery
 
-ledger._SHARD_SECONDS = 0  # shards do not grow
+pace._SECONDS = 0  # shards do not grow
 folder, log, kills = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 options = BuildOptions(plan=PerQuery(top=8, uniform=4), refine=8, shard_size=8)  # a second pass too
 items = [f"item {n}" for n in range(60)]

@@ -14,6 +14,7 @@ import pytest
 from crossknn import (
     AXN,
     BM25,
+    AllItems,
     BayesianRidge,
     BuildOptions,
     CrossKNNWarning,
@@ -339,8 +340,45 @@ def test_a_cap_leaves_both_passes_to_fewer_queries(make_world: Any) -> None:
     assert np.bincount(index.train_scores.query_indices).tolist() == [20, 15, 10]
 
 
+@pytest.mark.parametrize(
+    ("plan", "cap", "spent"),
+    [
+        (PerQuery(6, 4), None, 8 * 20),
+        (PerQuery(20, 12), None, 8 * 40),
+        (PerQuery(20, 12), 90, 90),
+        (AllItems(3), None, 3 * 40),
+        (PerItem(0, 1), None, None),
+    ],
+)
+def test_a_second_pass_costs_its_price(world: Any, plan: Any, cap: int | None, spent: int | None) -> None:
+    """Of queries that have scores, and of items that have none."""
+    options = BuildOptions(plan, MFTransductive(), refine=10, max_calls=cap)
+    index = _build(world, options=options)
+    assert index.train_scores is not None
+    price = options.price(TRAIN, len(world.items))
+    assert len(index.train_scores.values) == len(set(world.calls)) <= price
+    assert spent is None or spent == price == len(world.calls)
+    assert price <= TRAIN * 40
+
+
+def test_a_build_without_queries_leaves_the_scores_of_one_that_did_not_finish(world: Any, tmp_path: Path) -> None:
+    def breaks(pairs: Any) -> list[float]:
+        if len(world.calls) > 30:
+            raise RuntimeError("gone")
+        return world._score(pairs)
+
+    broken = FunctionScorer(breaks, name=world.name, batch_size=7)
+    with pytest.raises(ScorerError, match="gone"):
+        _build(world, scorer=broken, out=tmp_path)
+    paid = len(world.calls)
+    _build(world, train=0, out=tmp_path)
+    _build(world, out=tmp_path)
+    assert len(world.calls) < OPTIONS.price(TRAIN, 40) + paid
+    assert len(set(world.calls)) == OPTIONS.price(TRAIN, 40)
+
+
 def test_a_second_pass_goes_on_where_it_stopped(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossknn.scores.ledger._SHARD_SECONDS", 0)  # shards do not grow
+    monkeypatch.setattr("crossknn.pace._SECONDS", 0)  # shards do not grow
     whole = _build(world, options=REFINED)
     paid = len(world.calls)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,26 @@ def test_whatever_is_saved_is_what_is_loaded(
     contents = Contents(config, made, rows)
     storage.save(tmp_path, contents)  # over the one before
     assert _same(storage.load(tmp_path), contents)
+
+
+def test_a_reader_that_meets_replacements_reads_again(tmp_path: Path) -> None:
+    """Numbers keep their shape, too."""
+    contents = Contents({}, {f"a{n}": np.array(n) for n in range(5)}, {"rows": [{"a": 1}]})
+    storage.save(tmp_path, contents)
+    stop = threading.Event()
+
+    def replace_it() -> None:
+        while not stop.is_set():
+            storage.save(tmp_path, contents)
+
+    writer = threading.Thread(target=replace_it)
+    writer.start()
+    try:
+        for _ in range(100):
+            assert [array.shape for array in storage.load(tmp_path).arrays.values()] == [()] * 5
+    finally:
+        stop.set()
+        writer.join()
 
 
 def test_saving_again_replaces_and_leaves_no_litter(tmp_path: Path) -> None:

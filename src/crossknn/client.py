@@ -35,7 +35,8 @@ class Client:
         url: where the service is, such as ``http://127.0.0.1:8080``.
         token: sent as bearer token.
         timeout: seconds to wait for an answer.
-        retries: how often a busy service (429, 503) is asked again, after as long as it says.
+        retries: how often a busy service (429, 503), or one that cannot be connected to, is asked again, after as long
+            as it says. One that took a request and does not answer in time is not: it may be searching still.
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout: float = 60.0, retries: int = 3) -> None:
@@ -43,6 +44,8 @@ class Client:
         headers = {"Authorization": f"Bearer {token}".encode().decode("latin-1")} if token else {}
         again = urllib3.Retry(
             total=retries,
+            read=0,
+            other=0,
             backoff_factor=0.5,
             status_forcelist=(429, 503),
             allowed_methods=None,

@@ -9,7 +9,9 @@
     ├── WriteError          what should be kept cannot be written: a full disk, another writer (also an OSError)
     ├── BudgetError         a limit on cross-encoder calls leaves nothing to do
     ├── MissingDataError    a data set that installs as a package is not there
-    └── MissingExtraError   an optional dependency is not installed (also an ImportError)
+    ├── MissingExtraError   an optional dependency is not installed (also an ImportError)
+    ├── ServiceError        a served index cannot be reached, or fails (crossknn.client)
+    └── QueueFullError, ClosedError: it has too much to do, or shuts down (crossknn.server)
 
     CrossKNNWarning         (a UserWarning) something works, but not as one might think
 """

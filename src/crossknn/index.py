@@ -40,6 +40,7 @@ from crossknn.search import (
 )
 from crossknn.search.stopping import can_tell
 from crossknn.tuning import Tuning, tune
+from crossknn.vectors import ranks_of
 
 _QUERIES_AT_ONCE = 64
 
@@ -169,7 +170,8 @@ class Index:
                 index = index._with(learn(index.prepared, train, options, collecting, progress))
             if folder is not None:
                 storage.save(folder, contents_of(index))
-                storage.remove_ledger(folder)
+                if train:  # without, scores that were collected are another build's
+                    storage.remove_ledger(folder)
         return index
 
     def learn(
@@ -385,7 +387,8 @@ class Index:
         more, five times as much at most (:func:`~crossknn.search.run_sharing`). Where there are ten calls or more for
         each hit, more is found with as many. It takes a method that knows how sure it is, and no ``max_ms``.
 
-        Cost: ``min(budget, allowed items)`` CE calls for each query; fewer where a target or a time stops its search.
+        Cost: ``min(budget, allowed items)`` CE calls for each query, or in the mean where they share; fewer where a
+        target or a time stops a search.
         """
         texts = checked_queries(queries)
         budget = self.default_budget() if budget is None else budget
@@ -483,7 +486,9 @@ class Index:
         check_count("k", k)
         check_count("budget", budget)
         if budget < k:
-            raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
+            raise InputError(
+                f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls; give a larger budget"
+            )
         return self.metadata.mask(filter) if isinstance(filter, Mapping) else checked_filter(filter, len(self))
 
     def _rounds(
@@ -585,7 +590,7 @@ class Index:
         for row, (query, known) in enumerate(zip(task.queries, progress, strict=True)):
             (indices,), (scores,), rounds = known.indices, known.scores, known.round_of_column()
             best = np.lexsort((indices, -scores))[:k]
-            ranks = _ranks(task.first_stage_scores[row], indices[best], task.allowed)
+            ranks = ranks_of(task.first_stage_scores[row], indices[best], task.allowed)
             hits = tuple(
                 Hit(self.item_ids[i], float(s), int(r), int(rank), self.items[i], dict(self.metadata[i]))
                 for i, s, r, rank in zip(indices[best], scores[best], rounds[best], ranks, strict=True)
@@ -639,12 +644,3 @@ class OpenSearch:
             ScoredItem(self._index.item_ids[i], float(s), None if np.isnan(p) else float(p), int(r))
             for i, s, p, r in columns
         ]
-
-
-def _ranks(scores: FloatArray, indices: IntArray, allowed: BoolArray | None) -> list[int]:
-    """Ranks from 1 of some items by first-stage score; equal scores by position."""
-    candidates = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
-    values = scores[candidates]
-    return [
-        1 + int(np.sum(values > scores[i])) + int(np.sum((values == scores[i]) & (candidates < i))) for i in indices
-    ]

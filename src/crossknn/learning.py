@@ -53,11 +53,11 @@ class BuildOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.max_calls is not None and self.max_calls < 1:
-            raise BudgetError(f"max_calls must be at least 1, got {self.max_calls}; to score nothing, give no queries")
         for name, least in (("max_calls", 1), ("refine", 0), ("shard_size", 1), ("seed", 0)):
             value = getattr(self, name)
             whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+            if whole and name == "max_calls" and value < least:
+                raise BudgetError(f"max_calls must be at least 1, got {value}; to score nothing, give no queries")
             if value is not None and not (whole and value >= least):
                 raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}")
 
@@ -69,19 +69,31 @@ class BuildOptions:
         return _SECOND_PASS if self.plan == PerQuery() else 0
 
     def price(self, n_queries: int, n_items: int) -> int:
-        """CE calls that building would spend on pairs; :class:`~crossknn.WithStates` reads the items beside."""
-        calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
-        calls = min(calls + self.second_pass * n_queries, n_queries * n_items)
+        """CE calls that building would spend on pairs; :class:`~crossknn.WithStates` reads the items beside.
+
+        With a second pass after :class:`~crossknn.PerItem` at most: how many of the train queries that plan scores is
+        left to chance.
+        """
+        if not n_queries:
+            return 0
+        calls = sum(self._prices(n_queries, n_items))
         return calls if self.max_calls is None else min(calls, self.max_calls)
 
     def first_pass_price(self, n_queries: int, n_items: int) -> int:
         """Those of them that the plan spends: under a cap, its share for as many train queries as both passes pay."""
-        calls = self.plan.n_calls(n_queries, n_items) if n_queries else 0
-        if not calls or self.max_calls is None:
-            return calls
-        each = calls / n_queries
-        kept = math.ceil(self.max_calls / (each + self.second_pass))
-        return min(calls, self.max_calls, round(kept * each))
+        if not n_queries:
+            return 0
+        first, second = self._prices(n_queries, n_items)
+        if self.max_calls is None:
+            return first
+        each = first / self.plan.n_scored(n_queries, n_items)
+        kept = math.ceil(self.max_calls / (each * (first + second) / first))
+        return min(first, self.max_calls, round(kept * each))
+
+    def _prices(self, n_queries: int, n_items: int) -> tuple[int, int]:
+        """Of both passes, with no cap."""
+        first, scored = self.plan.n_calls(n_queries, n_items), self.plan.n_scored(n_queries, n_items)
+        return first, min(self.second_pass * scored, scored * n_items - first)
 
 
 @dataclass(frozen=True)

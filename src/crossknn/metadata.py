@@ -168,7 +168,7 @@ def _plain(value: Any) -> Any:
     """Without numpy's kinds of numbers, which JSON does not know."""
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
-    return value.item() if isinstance(value, np.generic) else value
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _kind(name: str, value: Any) -> str:

@@ -60,6 +60,8 @@ class OnnxOptions:
             raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.max_length is not None and self.max_length < 8:
             raise InputError(f"max_length must be at least 8 tokens, got {self.max_length}")
+        if self.threads < 0:
+            raise InputError(f"threads must be 0 (as many as there are cores) or more, got {self.threads}")
 
 
 class OnnxModel:
@@ -81,7 +83,7 @@ class OnnxModel:
         except Exception as error:  # tokenizers raises nothing narrower
             raise InputError(f"{tokenizer_path} is no tokenizer: {error}") from error
         self.max_length = options.max_length or _configured_length(Path(folder))
-        self._threads = (options.threads or os.cpu_count() or 1) if options.device == "cpu" else 1
+        self._threads = (options.threads or _cores()) if options.device == "cpu" else 1
         self._batch_size = options.batch_size or (16 if options.device == "cpu" else 128)
         self._pool = ThreadPoolExecutor(self._threads)
         self._session = _open_session(model_path, options)
@@ -257,3 +259,8 @@ def read_json(path: Path, kind: type[_Json]) -> _Json:
     if not isinstance(content, kind):
         raise InputError(f"{path} holds no JSON {'object' if kind is dict else 'array'}")
     return content
+
+
+def _cores() -> int:
+    """Cores that this process may run on: a container or taskset may allow fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

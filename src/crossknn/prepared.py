@@ -9,7 +9,7 @@ from crossknn.factorization import ItemModel
 from crossknn.first_stage import FirstStage, VectorFirstStage
 from crossknn.first_stage.base import BoundFirstStage, Kept, kept_of, updated
 from crossknn.scorers import Scorer
-from crossknn.scorers.base import prepared
+from crossknn.scorers.base import BoundScorer, prepared
 from crossknn.search import Task
 
 
@@ -20,7 +20,7 @@ class PreparedItems:
         items: id to text.
         scorer: the cross-encoder.
         first_stage: cheap retrieval.
-        bound_first_stage: made ready for these items already; None does that now.
+        bound_scorer, bound_first_stage: made ready for these items already; None does that now.
 
     Attributes:
         ids: the items' own keys.
@@ -35,11 +35,12 @@ class PreparedItems:
         scorer: Scorer,
         first_stage: FirstStage,
         bound_first_stage: BoundFirstStage | None = None,
+        bound_scorer: BoundScorer | None = None,
     ) -> None:
         self.ids, self.texts = list(items), list(items.values())
         self.scorer, self.first_stage = scorer, first_stage
         self.bound_first_stage = bound_first_stage or first_stage.prepare(self.texts)
-        self.bound_scorer = prepared(scorer, self.texts)
+        self.bound_scorer = bound_scorer or prepared(scorer, self.texts)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -47,10 +48,11 @@ class PreparedItems:
     def over(self, first_stage: FirstStage, kept: Kept | None = None) -> PreparedItems:
         """The same with another first stage, and perhaps what it kept of these items."""
         ready = first_stage.prepare(self.texts, kept)
-        return PreparedItems(dict(zip(self.ids, self.texts, strict=True)), self.scorer, first_stage, ready)
+        items = dict(zip(self.ids, self.texts, strict=True))
+        return PreparedItems(items, self.scorer, first_stage, ready, self.bound_scorer)
 
     def updated(self, items: Mapping[str, str], rows: IntArray) -> PreparedItems:
-        """Other items, of which only those that are new are made ready.
+        """Other items, of which the first stage makes only those ready that are new.
 
         Args:
             items: id to text.

@@ -58,7 +58,7 @@ class SearchResult(Sequence[Hit]):
         calls: CE calls spent.
         trace: what each round cost.
         expected_recall: the share of the exact top k that these hits are expected to hold, in 0..1; None in a search
-            without ``target_recall``.
+            without ``target_recall`` or ``share_budget``.
     """
 
     query: str

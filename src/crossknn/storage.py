@@ -126,8 +126,8 @@ def _read(folder: Path, manifest: Mapping[str, Any], *, verify: bool, in_memory:
     rows: dict[str, list[dict[str, Any]]] = {}
     for file, entry in manifest["files"].items():
         path = data / file
-        _check_file(path, entry, verify=verify)
         try:
+            _check_file(path, entry, verify=verify)
             if path.suffix == ".npy":
                 array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
                 array = np.array(array) if in_memory else array
@@ -281,7 +281,7 @@ def _check_file(path: Path, entry: Mapping[str, Any], *, verify: bool) -> None:
 
 def _write_array(path: Path, array: np.ndarray) -> None:
     with path.open("wb") as file:
-        np.save(file, np.ascontiguousarray(array), allow_pickle=False)
+        np.save(file, np.asarray(array, order="C"), allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
 

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from crossknn import storage
 from crossknn.cli.app import app
-from crossknn.cli.models import around_encoder, open_scorer
+from crossknn.cli.models import absolute, around_encoder, open_scorer
+from crossknn.cli.options import open_index
 from crossknn.errors import InputError, ScorerError, WriteError
 from crossknn.files import sole_writer
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
@@ -134,13 +135,17 @@ def test_items_are_added_changed_and_removed(folder: Path) -> None:
     run(*BUILD, "--first-stage", "tfidf", "--metadata", "shape")
     (folder / "new.csv").write_text("id,text,shape\nz1,purple thing,ring\ni0,red ring,ring\ni1,red blue thing,\n")
     (folder / "gone.txt").write_text("i2\n\ni3\ni2\n")
+    (folder / "texts.csv").write_text("id,text\ni41,small big ring\n")
+    run("update", "x.crossknn", "texts.csv", *SCORED)
+    (small,) = json.loads(run(*SEARCH, "small big ring", "-k", "1", "--filter", "shape=thing", "--json").output)["hits"]
+    assert (small["id"], small["text"]) == ("i41", "small big ring")  # what the file did not say stayed
     change = ("update", "x.crossknn", "new.csv", "--remove", "gone.txt", *SCORED)
     assert "1 items added, 1 changed, 2 removed; it has 41" in run(*change).output
     shown = json.loads(run(*SEARCH, "purple ring", "--filter", "shape=ring", "-k", "5", "--json").output)
     assert {hit["id"]: hit["text"] for hit in shown["hits"]} == {"z1": "purple thing", "i0": "red ring"}
     assert "'i2' cannot be removed" in run(*change, exit_code=1).output
     same = json.loads(run("update", "x.crossknn", "items.jsonl", "--only-these", *SCORED, "--json").stdout)
-    assert same == {"index": "x.crossknn", "added": 2, "changed": 1, "removed": 1, "items": 42}
+    assert same == {"index": "x.crossknn", "added": 2, "changed": 2, "removed": 1, "items": 42}
     assert {row["id"] for row in rows} == {hit["id"] for hit in _all_hits("red")}
     for args, message in (
         ((), "there is nothing to change"),
@@ -151,6 +156,38 @@ def test_items_are_added_changed_and_removed(folder: Path) -> None:
     ):
         assert message in run("update", "x.crossknn", *args, *SCORED, exit_code=1).output.replace("\n", " ")
     assert {row["id"] for row in rows} == {hit["id"] for hit in _all_hits("red")}
+
+
+def test_what_is_added_is_of_the_kind_that_a_field_has(folder: Path) -> None:
+    (folder / "codes.csv").write_text("id,text,code,n\na,red thing,A1,1\nb,blue thing,7,2\n")
+    run("build", "codes.csv", *SCORED, "--out", "x.crossknn", "--metadata", "code", "--metadata", "n")
+    (folder / "more.csv").write_text("id,text,code,n\nc,green thing,8,3\n")
+    run("update", "x.crossknn", "more.csv", *SCORED)
+    for condition, found in (("code=8", {"c"}), ("code=7", {"b"}), ("n>=2", {"b", "c"})):
+        hits = json.loads(run(*SEARCH, "thing", "-k", "3", "--filter", condition, "--json").output)["hits"]
+        assert {hit["id"] for hit in hits} == found
+    (folder / "more.csv").write_text("id,text,n\nd,green thing,many\n")
+    said = run("update", "x.crossknn", "more.csv", *SCORED, exit_code=1).output
+    assert "'n' is a field of number in the index, and more.csv has text there" in said.replace("\n", " ")
+
+
+def test_a_target_falls_back_from_a_tuned_method_that_cannot_tell(folder: Path) -> None:
+    pytest.importorskip("sklearn")
+    run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
+    opened = open_index(Path("x.crossknn"), "python:my_scorer:scorer", None, "cpu", None)
+    opened.tune(["red", "small blue"], k=2, budget=12, methods=["rerank"])
+    opened.save("x.crossknn")
+    for told in (("--target-recall", "0.2"), ("--share-budget",)):
+        asked = (*SEARCH, "small red", "blue", "-k", "2", "--budget", "20", *told, "--json")
+        for line in run(*asked).stdout.splitlines():
+            assert json.loads(line)["expected_recall"] is not None
+
+
+@pytest.mark.parametrize("name", ["bm25", "random", "demo"])
+def test_a_folder_of_the_name_of_a_first_stage_is_not_meant(folder: Path, name: str) -> None:
+    (folder / name).mkdir()
+    assert absolute(name) == name
+    assert absolute(f"hybrid:{name}x") == f"hybrid:{name}x"
 
 
 def _all_hits(query: str) -> Any:
@@ -287,7 +324,7 @@ def test_states_are_those_of_the_scorer_that_is_named(folder: Path, tiny: Any, m
 
     other = ("build", "items.jsonl", "--out", "y.crossknn", *asked[4:])
     with monkeypatch.context() as patched:
-        patched.setattr("crossknn.index.collect_scores", fails)
+        patched.setattr("crossknn.learning.collect_scores", fails)
         assert "no connection" in run(*other[:-2], exit_code=1).stderr
     assert json.loads(run(*other).stdout)["read"] == 0
     for wrong, message in (

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossknn.evaluation import top_k_recall
-from crossknn.evaluation.origins import bucket_ends, first_stage_ranks, origins
+from crossknn.evaluation.origins import bucket_ends, origins
+from crossknn.vectors import ranks_of
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_origins_equal_a_slow_count(data: st.DataObject) -> None:
             bucket = next(end for end in ends if order.index(item) + 1 <= end)
             (found if item in scored[row] else missed)[bucket] += 1
 
-    ranks = np.array([first_stage_ranks(row) for row in cheap])
+    ranks = np.array([ranks_of(row, np.arange(len(row))) for row in cheap])
     measured = origins(exact, scored, ranks, k, ends)
     assert [(b.first_rank, b.last_rank) for b in measured.buckets] == list(
         zip([1, *(end + 1 for end in ends)], ends, strict=False)

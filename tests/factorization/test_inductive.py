@@ -157,7 +157,7 @@ def test_an_index_keeps_both_networks_without_torch_to_read_it(tmp_path: Path) -
     for index in (built, loaded):
         placed = index.item_model.place(vectors["item_vectors"][[7]].astype(np.float32))
         np.testing.assert_array_equal(placed, built.item_model.vectors[[7]])
-    with pytest.raises(InputError, match="not learned as a function of others"):
+    with pytest.raises(InputError, match="learned from the scores alone"):
         Index.build(list(texts), scorer=scorer, first_stage=stage).item_model.place(vectors["item_vectors"])
 
 

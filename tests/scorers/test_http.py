@@ -58,6 +58,11 @@ def answer(path: str, body: dict[str, Any]) -> Any:
     return rows if "texts" in body else {"id": "1", "results": rows, "meta": {}}
 
 
+def texts_of(body: dict[str, Any]) -> list[Any]:
+    texts: list[Any] = body.get("texts") or body.get("documents") or body["text_2"]
+    return texts
+
+
 class Service(ThreadingHTTPServer):
     """On a free port. Keeps what it was asked; faults, (status, body) or (status, body, headers), are answered first.
 
@@ -72,12 +77,13 @@ class Service(ThreadingHTTPServer):
         self.headers: list[dict[str, str]] = []
         self.faults: deque[tuple[Any, ...]] = deque()
         self.limit = 1000
+        self.too_long: Callable[[dict[str, Any]], bool] = lambda body: False
         self.meet: Callable[[dict[str, Any]], Any] = lambda body: None
 
     @property
     def sizes(self) -> list[int]:
         """Texts in each request."""
-        return [len(body.get("texts") or body.get("documents") or body["text_2"]) for _, body in self.asked]
+        return [len(texts_of(body)) for _, body in self.asked]
 
     def handle_error(self, *_: Any) -> None:
         """Clients that went away are expected."""
@@ -98,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.meet(body)
         if self.server.faults:
             self.send(*self.server.faults.popleft())
-        elif self.server.sizes[-1] > self.server.limit:
+        elif self.server.sizes[-1] > self.server.limit or self.server.too_long(body):
             self.send(413, {"error": "batch size > maximum allowed batch size", "error_type": "Validation"})
         else:
             self.send(200, answer(self.path, body))
@@ -214,6 +220,18 @@ def test_requests_too_large_are_halved_and_the_size_remembered(service: Service)
     service.asked.clear()
     np.testing.assert_allclose(bound.score(QUERIES, ROWS, COLUMNS), EXPECTED)
     assert service.sizes == [2] * 9
+
+
+def test_one_long_text_does_not_shrink_the_requests_of_short_ones(service: Service) -> None:
+    items = ["short"] * 60
+    items[17] = "x" * 3_000  # which is taken alone
+    service.too_long = lambda body: len(texts_of(body)) > 1 and sum(map(len, texts_of(body))) > 2_000
+    bound = HTTPScorer(VLLM(service.url, model="m"), quick(in_flight=1, batch_size=20)).prepare(items)
+    rows, columns = np.zeros(60, dtype=np.int64), np.arange(60)
+    assert len(bound.score(QUERIES, rows, columns)) == 60
+    service.asked.clear()
+    bound.score(QUERIES, rows[20:], columns[20:])
+    assert service.sizes == [20, 20]
 
 
 class Pauses(threading.Event):

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crossknn import FunctionScorer, PerQuery
+from crossknn import FunctionScorer, PerQuery, pace
 from crossknn.errors import InputError, ScorerError
 from crossknn.scorers import Fingerprint
-from crossknn.scores import Pairs, collect_scores, ledger
+from crossknn.scores import Pairs, collect_scores
 from crossknn.scores.ledger import finished_calls
 
 SHARD = 10
@@ -27,7 +27,7 @@ SHARD = 10
 @pytest.fixture(autouse=True)
 def _of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards do not grow, however quick a test's scorer is."""
-    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 0)
+    monkeypatch.setattr(pace, "_SECONDS", 0)
 
 
 @pytest.fixture
@@ -68,8 +68,8 @@ def test_a_quick_scorer_is_given_more_at_once_and_a_slow_one_less(
     world: Any, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, took = [0.0], iter([0.4, 0.6, 2.5, 0.1, 0.6, 0.6])
-    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 1)
-    monkeypatch.setattr(ledger.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(pace, "_SECONDS", 1)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     sizes: list[int] = []
 
     def score(batch: Any) -> list[float]:
@@ -86,8 +86,8 @@ def test_a_quick_scorer_is_given_more_at_once_and_a_slow_one_less(
 def test_a_scorer_that_was_quick_is_not_given_everything_that_is_left(
     world: Any, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 1000)
-    monkeypatch.setattr(ledger, "_MOST_TIMES", 4)
+    monkeypatch.setattr(pace, "_SECONDS", 1000)
+    monkeypatch.setattr(pace, "_MOST_TIMES", 4)
     told: list[int] = []
     _collect(world, pairs, tmp_path, shard_size=2, progress=lambda done, _: told.append(done))
     assert told == [0, 2, 6, 14, 22, 30, 38, 46, 48]
@@ -97,7 +97,7 @@ def test_a_scorer_that_was_quick_is_not_given_everything_that_is_left(
 def test_a_large_shard_that_is_damaged_is_scored_again(
     world: Any, pairs: Pairs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: int
 ) -> None:
-    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 1000)
+    monkeypatch.setattr(pace, "_SECONDS", 1000)
     sizes = {0: 5, 5: 10, 15: 20, 35: 13}
     scores = _collect(world, pairs, tmp_path, shard_size=5)
     assert sorted(path.name for path in tmp_path.glob("shard-*")) == [f"shard-{start:010d}.bin" for start in sizes]
@@ -105,7 +105,7 @@ def test_a_large_shard_that_is_damaged_is_scored_again(
     kept = len(pairs) - sizes[damaged]
     assert finished_calls(tmp_path, world.queries, world.items, world.scorer, len(pairs), 5) == kept
     world.calls.clear()
-    monkeypatch.setattr(ledger, "_SHARD_SECONDS", 0)
+    monkeypatch.setattr(pace, "_SECONDS", 0)
     np.testing.assert_array_equal(_collect(world, pairs, tmp_path, shard_size=5), scores)
     assert sorted(world.calls) == sorted(_texts(world, pairs, damaged, damaged + sizes[damaged]))
     assert finished_calls(tmp_path, world.queries, world.items, world.scorer, len(pairs), 5) == len(pairs)
@@ -243,9 +243,10 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from crossknn import FunctionScorer
-from crossknn.scores import Pairs, collect_scores, ledger
+from crossknn import pace
+from crossknn.scores import Pairs, collect_scores
 
-ledger._SHARD_SECONDS = 0
+pace._SECONDS = 0
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 
 def slow(batch):

@@ -10,7 +10,7 @@ import pytest
 from crossknn import AXN, BayesianRidge, ReplayScorer, Rerank
 from crossknn.errors import InputError, ScorerError
 from crossknn.factorization import ItemModel
-from crossknn.search import Progress, RecallTarget, Rounds, Task, run, run_rounds, run_sharing
+from crossknn.search import Progress, RecallTarget, Rounds, Task, run_rounds, run_sharing
 
 KNOWS = AXN(rounds=4, solver=BayesianRidge(noise=1.0, intercept_variance=2.0), first_round="item vectors")
 N_ITEMS = 400
@@ -33,24 +33,25 @@ def recall(known: list[Progress], scores: np.ndarray, k: int) -> float:
     return float(np.mean([(p.scores[0] >= edge).sum() / k for p, edge in zip(known, edges, strict=True)]))
 
 
-@pytest.mark.parametrize(("k", "budget"), [(1, 20), (10, 40), (20, 20)])
+@pytest.mark.parametrize(("k", "budget"), [(1, 20), (10, 40), (20, 20), (10, 11), (25, 26), (33, 35)])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_calls_are_those_of_all_queries_and_each_has_its_hits(k: int, budget: int, masked: bool) -> None:
     allowed = np.arange(N_ITEMS) % 3 != 0 if masked else None
     task, scores = drawn(13, allowed)
     known = run_sharing(KNOWS, task, budget, RecallTarget(KNOWS, None, k))
     spent = [p.indices.shape[1] for p in known]
-    assert 13 * budget - 25 < sum(spent) <= 13 * budget
-    assert min(spent) >= (k if budget > 25 else budget)
+    assert sum(spent) == 13 * budget
+    assert min(spent) >= k
     assert max(spent) <= 5 * budget
     for row, progress in enumerate(known):
         (seen,) = progress.indices
         assert len(np.unique(seen)) == len(seen)
         assert allowed is None or allowed[seen].all()
         np.testing.assert_array_equal(progress.scores[0], scores[row, seen])
-        alone = Rounds(KNOWS, task.rows(np.array([row])), 5 * budget, round_size=-(-budget // 4))
-        run(alone, task.rows(np.array([row])))
-        np.testing.assert_array_equal(alone.progress()[0].indices[0, : len(seen)], seen)
+        alone, own = Rounds(KNOWS, task.rows(np.array([row])), 5 * budget), task.rows(np.array([row]))
+        for cost in progress.rounds:
+            alone.tell(own.scorer.score(own.queries, *alone.ask(cost.calls)))
+        np.testing.assert_array_equal(alone.progress()[0].indices[0], seen)
 
 
 def test_more_is_found_than_with_as_many_calls_for_each_and_hard_queries_have_more() -> None:

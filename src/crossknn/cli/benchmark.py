@@ -23,6 +23,7 @@ from crossknn.evaluation.benchmark import DEFAULT_SYSTEMS
 from crossknn.files import make_folder
 from crossknn.fingerprints import digest_texts
 from crossknn.inputs import Qrels, Query, judgements, labels_of, read_beir, read_items, read_queries
+from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
 
 FOLDERS = {
@@ -115,7 +116,7 @@ def benchmark_command(
     name, data = _data(items, train_queries, queries, split, train_split, train_limit, limit)
     make_folder(out_folder)
     uncached = open_scorer(scorer, device)
-    cached = open_scorer(scorer, device, cache_file or out_folder / "scores.sqlite")
+    cached = CachedScorer(uncached, cache_file or out_folder / "scores.sqlite")
     notes.print(
         f"{len(data.items):,} items, {len(data.train_queries):,} train queries, {len(data.queries):,} measured "
         f"queries, {len(options.systems)} systems"

@@ -133,7 +133,7 @@ def build(
         first = options.first_pass_price(len(train), len(texts))
         ledger = out_folder / COLLECTING
         done = finished_calls(ledger, *asked, opened, first, options.shard_size)
-        done += finished_calls(ledger / REFINED, *asked, opened, calls - first, options.shard_size)
+        done += finished_calls(ledger / REFINED, *asked, opened, None, options.shard_size)
         price = _price(opened, *asked, calls, done, to_read)
         typer.echo(json.dumps(asdict(price)) if as_json else price.in_words())
         return

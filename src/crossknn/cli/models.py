@@ -44,6 +44,9 @@ FIRST_STAGE_HELP = (
     "('late:st:TOKENS+hybrid:st:VECTORS' takes two models)."
 )
 
+_KEYWORDS = ("bm25", "tfidf", "random", "demo")
+"""Names that stay what they are where a folder has the same."""
+
 Shortlisted = Annotated[
     int | None, typer.Option("--shortlist", min=1, help="Let each query see only so many of the first stage's best.")
 ]
@@ -194,7 +197,7 @@ def absolute(spec: str) -> str:
         return f"st:{absolute(model)}{mark}{dtype}"
     if kind in ("hybrid", "states"):
         return f"{kind}:{absolute(name)}"
-    return str(Path(spec).resolve()) if spec != "demo" and Path(spec).is_dir() else spec
+    return str(Path(spec).resolve()) if spec not in _KEYWORDS and Path(spec).is_dir() else spec
 
 
 def demo_folder(model: str) -> Path:

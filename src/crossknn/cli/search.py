@@ -73,13 +73,14 @@ def search(
     if not texts:
         raise InputError("there is no query; give one, or a file with --queries")
     opened = open_index(index, scorer, first_stage, device, cache_file)
+    asked = method, rounds, mixing, shortlist
     results = opened.search_batch(
         texts,
         k=k,
         budget=budget,
         target_recall=target_recall,
         max_ms=max_ms,
-        method=chosen_method(opened, method, rounds, mixing, shortlist),
+        method=None if asked == (None,) * 4 else chosen_method(opened, *asked),
         filter=parsed(filter, opened.metadata) if filter else None,
         share_budget=share_budget,
     )

@@ -33,7 +33,8 @@ def update(
     metadata: Annotated[
         list[str] | None,
         typer.Option(
-            help="Field of ITEMS to keep for filters; repeat for more. Those that the index has, unless given."
+            help="Field of ITEMS to keep for filters; repeat for more. Those that the index has, unless given; what a "
+            "file does not say stays."
         ),
     ] = None,
     scorer: ScorerSpec = None,
@@ -59,11 +60,11 @@ def update(
         had = dict(zip(opened.item_ids, opened.items, strict=True))
         if only_these:
             gone = [item_id for item_id in had if item_id not in given]
-        fields = None
-        if items is not None and metadata:
-            fields = read_metadata(items, metadata)
-        elif items is not None and opened.metadata.fields:
-            fields = read_metadata(items, opened.metadata.fields, optional=True)
+        fields = {}
+        if items is not None and (names := metadata or opened.metadata.fields):
+            before = dict(zip(opened.item_ids, opened.metadata, strict=True))
+            read = read_metadata(items, names, joining=opened.metadata)
+            fields = {item_id: {**before.get(item_id, {}), **row} for item_id, row in read.items()}
         changed = opened.updated(given, remove=gone, metadata=fields)
         changed.save(index, locked=True)
     told = {

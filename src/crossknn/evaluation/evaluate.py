@@ -214,7 +214,7 @@ def _judge(index: Index, labels: Sequence[str] | None, relevant: Sequence[Mappin
 def _ground_truth(
     index: Index, queries: Sequence[str], folder: Path, progress: ProgressCallback | None
 ) -> tuple[FloatArray, float | None]:
-    """Exact scores, and the cross-encoder's calls per second when it made them; None if a cache had every score."""
+    """Exact scores, and the cross-encoder's calls per second when it made them; None if a cache had some of them."""
     stored: list[int] = []
 
     def watch(done: int, total: int) -> None:
@@ -226,9 +226,9 @@ def _ground_truth(
     folder = folder / digest_texts([str(index.scorer.fingerprint), *queries, *index.items])[:12]
     cached, start = _cache_hits(index), time.perf_counter()
     exact = exact_scores(queries, index.items, index.scorer, folder, progress=watch)
-    seconds, calls = time.perf_counter() - start, exact.size - stored[0] - (_cache_hits(index) - cached)
+    seconds, calls = time.perf_counter() - start, exact.size - stored[0]
     remembered = folder / _RATE
-    if calls:
+    if calls and _cache_hits(index) == cached:  # what a cache answers, and how long it looks, says nothing of calls
         write_aside(remembered, f"{calls / seconds}\n".encode())
     try:
         return exact, float(remembered.read_text(encoding="utf-8"))

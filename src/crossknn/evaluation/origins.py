@@ -67,17 +67,6 @@ def bucket_ends(n_items: int, budget: int) -> list[int]:
     return sorted({end for end in (*_BORDERS, budget) if end < n_items} | {n_items})
 
 
-def first_stage_ranks(scores: FloatArray) -> IntArray:
-    """Rank of every item for one query, from 1; equal scores by item position.
-
-    Args:
-        scores: (n_items,) first-stage scores.
-    """
-    ranks = np.empty(len(scores), dtype=np.int64)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    return ranks
-
-
 def origins(exact: FloatArray, scored: IntArray, ranks: IntArray, k: int, ends: Sequence[int]) -> Origins:
     """Split the exact top k of some queries by first-stage rank, and by whether they were scored.
 

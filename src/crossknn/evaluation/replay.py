@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
-from crossknn.evaluation.origins import first_stage_ranks
 from crossknn.first_stage import calls_to_prepare
 from crossknn.index import Index
 from crossknn.scorers import ReplayScorer
 from crossknn.search import Progress, SearchMethod, run_rounds
+from crossknn.vectors import ranks_of
 
 _QUERIES_AT_ONCE = 32
 
@@ -111,7 +111,7 @@ def replay(
     scorer = ReplayScorer(exact, queries, first_index.items)
     indexes = {id(system.index): system.index for system in systems.values()}
     batches: dict[tuple[str, int], list[Run]] = {(name, budget): [] for budget in budgets for name in systems}
-    ranks = np.empty(exact.shape, dtype=np.int64)
+    ranks, everything = np.empty(exact.shape, dtype=np.int64), np.arange(exact.shape[1])
     for system in systems.values():  # what libraries do only once is no query's time
         run_rounds(system.method, replace(system.index.task(queries[:1]), scorer=scorer), min(budgets))
     for first in range(0, len(queries), _QUERIES_AT_ONCE):
@@ -122,7 +122,7 @@ def replay(
             tasks[key] = replace(index.task(some), scorer=scorer)
             seconds[key] = (time.perf_counter() - start) / len(some)
         by_first_stage = tasks[id(first_index)].first_stage_scores
-        ranks[first : first + len(some)] = [first_stage_ranks(scores) for scores in by_first_stage]
+        ranks[first : first + len(some)] = [ranks_of(scores, everything) for scores in by_first_stage]
         for (name, budget), done in batches.items():
             key = id(systems[name].index)
             done.append(_run(run_rounds(systems[name].method, tasks[key], budget), seconds[key]))

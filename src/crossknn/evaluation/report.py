@@ -156,11 +156,16 @@ class Report:
 
     def offline_seconds(self, method: str) -> float | None:
         """Indexing time of a method, its CE calls at the rate of the ground truth; None where that is unknown."""
-        cost = self.offline[method]
-        beside, scored = cost.embed_seconds + cost.train_seconds + cost.reembed_seconds, cost.calls - cost.items_read
+        cost, scoring = self.offline[method], self.scoring_seconds(method)
+        beside = cost.embed_seconds + cost.train_seconds + cost.reembed_seconds
+        return None if scoring is None else beside + scoring
+
+    def scoring_seconds(self, method: str) -> float | None:
+        """Of the indexing time that of scored pairs; reading items is timed as embedding."""
+        scored = self.offline[method].calls - self.offline[method].items_read
         if not scored:
-            return beside
-        return None if self.calls_per_second is None else beside + scored / self.calls_per_second
+            return 0.0
+        return None if self.calls_per_second is None else scored / self.calls_per_second
 
     def to_dict(self) -> dict[str, Any]:
         """Plain types only."""

@@ -122,12 +122,10 @@ def _time_grid(report: Report) -> Grid:
 def _offline_grid(report: Report) -> Grid:
     rows = []
     for method, cost in report.offline.items():
-        rate, total = report.calls_per_second, report.offline_seconds(method)
-        scoring = "" if rate is None else duration(cost.calls / rate)
-        parts = [duration(s) for s in (cost.embed_seconds, cost.train_seconds, cost.reembed_seconds)]
-        per_item = f"{cost.calls / report.n_items:,.1f}"
-        whole = "" if total is None else duration(total)
-        rows.append([method, f"{cost.calls:,}", per_item, parts[0], scoring, *parts[1:], whole])
+        scoring, total = report.scoring_seconds(method), report.offline_seconds(method)
+        parts = [cost.embed_seconds, scoring, cost.train_seconds, cost.reembed_seconds, total]
+        shown = ["" if part is None else duration(part) for part in parts]
+        rows.append([method, f"{cost.calls:,}", f"{cost.calls / report.n_items:,.1f}", *shown])
     header = ["method", "calls", "per item", "embedding", "scoring", "training", "embedding again", "total"]
     return Grid("What the index cost", header, rows)
 

@@ -294,6 +294,7 @@ def _variances(
         problems.append(([part @ part.T for part in parts], left, rest))
     total = float(np.mean([np.mean(np.append(r, rest) ** 2) for _, r, rest in problems])) or 1.0
     variances = np.array([1.0, total, total, 0.3 * total])
+    least = 1e-6 * np.array([1.0, total, total, total])  # the first has no unit, the others that of scores squared
     for _ in range(_STEPS):
         found, wanted = np.zeros(4), np.zeros(4)
         for kernels, r, rest in problems:
@@ -302,7 +303,7 @@ def _variances(
             weights, of_rest = inverse @ r, rest / variances[3]
             found += [*(weights @ k @ weights for k in kernels), weights @ weights + of_rest @ of_rest]
             wanted += [*(np.sum(inverse * k) for k in kernels), np.trace(inverse) + len(rest) / variances[3]]
-        variances = np.maximum(variances * np.sqrt(found / np.maximum(wanted, 1e-300)), 1e-6 * total)
+        variances = np.maximum(variances * np.sqrt(found / np.maximum(wanted, 1e-300)), least)
     return variances
 
 

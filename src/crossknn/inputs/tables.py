@@ -11,6 +11,7 @@ from typing import Any
 
 from crossknn.errors import CrossKNNWarning, InputError
 from crossknn.inputs.rows import field, put, read_rows, shown
+from crossknn.metadata import Metadata
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _suffix(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
-def read_metadata(path: Path, fields: Sequence[str], *, optional: bool = False) -> dict[str, dict[str, Any]]:
+def read_metadata(path: Path, fields: Sequence[str], *, joining: Metadata | None = None) -> dict[str, dict[str, Any]]:
     """Some fields of a file's items, for ``Index.build(metadata=...)``: id to field to value.
 
     A field is a column or key, or a key of the object ``metadata`` that BeIR's documents have. A column of CSV or TSV
@@ -108,14 +109,17 @@ def read_metadata(path: Path, fields: Sequence[str], *, optional: bool = False) 
     Args:
         path: as in :func:`read_items`.
         fields: which are kept.
-        optional: whether the file may lack some of them.
+        joining: metadata of an index to which these are to be added. The file may lack its fields, and those that it
+            has hold values of the same kind there as here: a column of numbers is one of texts where these are.
 
     Raises:
-        InputError: which line is wrong, and how; or no item has one of the fields, and they are not optional.
+        InputError: which line is wrong, and how; or no item has one of the fields, or a value is of another kind than
+            those that are there.
         MissingExtraError: a Parquet file, and pyarrow is not installed (extra ``parquet``).
     """
     path = path / "corpus.jsonl" if path.is_dir() else path
     suffix = _suffix(path)
+    kinds = {name: joining.kinds(name) for name in joining.fields} if joining is not None else {}
     found: dict[str, dict[str, Any]] = {}
     others: dict[str, None] = {}
     for place, row in read_rows(path, ("id", "_id", "metadata", *fields)):
@@ -125,13 +129,20 @@ def read_metadata(path: Path, fields: Sequence[str], *, optional: bool = False) 
         values = {name: _plain(known[name]) for name in fields if known.get(name) not in (None, "")}
         put(place, "id", found, field(place, row, "id", "_id"), values)
     for name in fields:
-        if not optional and not any(name in row for row in found.values()):
+        if name not in kinds and not any(name in row for row in found.values()):
             there = "" if suffix == ".parquet" else f"; its fields are {', '.join(map(repr, others))}"
             raise InputError(f"no item of {path} has the field {name!r}{there}")
         column = [row[name] for row in found.values() if name in row]
-        if suffix in (".csv", ".tsv") and all(_number(value) is not None for value in column):
+        may_be = suffix in (".csv", ".tsv") and kinds.get(name, {"number"}) == {"number"}
+        if may_be and all(_number(value) is not None for value in column):
             for row in found.values():
                 row |= {name: _number(row[name])} if name in row else {}
+        new = Metadata([row for row in found.values() if name in row])
+        if name in kinds and name in new.fields and new.kinds(name) - kinds[name]:
+            raise InputError(
+                f"{name!r} is a field of {' and '.join(sorted(kinds[name]))} in the index, and {path} has "
+                f"{' and '.join(sorted(new.kinds(name) - kinds[name]))} there; write them alike, or build again"
+            )
     return found
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sqlite3
 import struct
+import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +18,14 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import CrossKNNWarning, InputError
+from crossknn.pace import next_size
 from crossknn.scorers.base import NOTHING_TO_READ, BoundScorer, Fingerprint, Scorer, checked_scores, prepared
 
 _APPLICATION = 0x63724B4E  # "crKN", by which SQLite files of this kind are known
 _FORMAT = 2
 _WAIT_SECONDS = 30.0
 _KEPT_AT_ONCE = 512
-"""Scores between two writes: a crash loses at most these."""
+"""Scores between two writes, fewest: a crash loses at most these, or what a quick scorer gives in half a second."""
 _SCHEMA = """
 CREATE TABLE scorers (scorer BLOB PRIMARY KEY, model TEXT NOT NULL, kernel TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE scores (
@@ -150,14 +152,17 @@ class _BoundCached:
         where = {key: n for n, key in reversed(list(enumerate(keys)))}  # equal pairs are scored once, by the first
         known = self.cache.look_up(list(where)) if where else {}
         missing = sorted(n for key, n in where.items() if key not in known)
-        for start in range(0, len(missing), _KEPT_AT_ONCE):
-            some = missing[start : start + _KEPT_AT_ONCE]
+        self.cache.hits += len(keys) - len(missing)
+        size = _KEPT_AT_ONCE
+        while missing:
+            some, missing = missing[:size], missing[size:]
+            began = time.perf_counter()
             fresh = checked_scores(self.bound, queries, query_indices[some], item_indices[some])
+            size = next_size(size, time.perf_counter() - began, _KEPT_AT_ONCE)
             rows = [(*keys[n], float(score)) for n, score in zip(some, fresh, strict=True)]
             self.cache.store(rows)
             known |= {(query, item): score for query, item, score in rows}
             self.cache.misses += len(some)
-        self.cache.hits += len(keys) - len(missing)
         return np.array([known[key] for key in keys], dtype=np.float64)
 
 

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,17 +19,12 @@ from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.files import make_folder, write_aside
 from crossknn.fingerprints import digest_arrays, digest_texts
+from crossknn.pace import next_size
 from crossknn.scorers.base import Scorer, checked_scores, prepared
 from crossknn.scores.plan import Pairs
 
 _FORMAT = 2
 _MANIFEST = "ledger.json"
-
-_SHARD_SECONDS = 1.0
-"""That a shard should take; after less than half of it the next has twice as many pairs, after twice of it half."""
-
-_MOST_TIMES = 64
-"""As many pairs as the fewest a shard may grow to: a scorer that was quick need not stay so."""
 
 ProgressCallback = Callable[[int, int], None]
 """Called with the CE calls done and the CE calls in all, finished earlier ones included."""
@@ -86,7 +82,7 @@ def collect_scores(
                 used, local = np.unique(pairs.query_indices[shard], return_inverse=True)
                 values = checked_scores(bound, [queries[q] for q in used], local, pairs.item_indices[shard])
                 _write_shard(_shard_path(folder, start), run, values)
-                size = _next_size(size, time.perf_counter() - began, shard_size)
+                size = next_size(size, time.perf_counter() - began, shard_size)
                 scores[shard] = values
                 start, done = start + len(values), done + len(values)
                 if progress:
@@ -100,27 +96,33 @@ def _gaps(scores: FloatArray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
-def _next_size(size: int, seconds: float, least: int) -> int:
-    if seconds < _SHARD_SECONDS / 2:
-        return min(2 * size, _MOST_TIMES * least)
-    return max(least, size // 2) if seconds > 2 * _SHARD_SECONDS else size
-
-
 def finished_calls(
-    folder: Path, queries: Sequence[str], items: Sequence[str], scorer: Scorer, n_pairs: int, shard_size: int
+    folder: Path,
+    queries: Sequence[str],
+    items: Sequence[str],
+    scorer: Scorer,
+    n_pairs: int | None,
+    shard_size: int,
 ) -> int:
     """CE calls that :func:`collect_scores` would find done in a folder; 0 where there is none.
 
     Which pairs they are is not compared, since nothing is planned here: another plan or seed of the same price is only
     refused when the scores are collected.
 
+    Args:
+        folder, queries, items, scorer, shard_size: as there.
+        n_pairs: how many pairs there are; None where only the folder knows.
+
     Raises:
         InputError: the folder holds scores of other texts, another scorer or another number of pairs.
     """
     if not has_ledger(folder):
         return 0
-    run = _check_ledger(folder, _contents(queries, items, scorer, n_pairs, shard_size))
-    return sum(len(stored) for _, stored in _shards(folder, run, n_pairs, shard_size))
+    contents = _contents(queries, items, scorer, n_pairs or 0, shard_size)
+    stored = _stored(folder)
+    n_pairs = int(stored["n_pairs"]) if n_pairs is None and isinstance(stored.get("n_pairs"), int) else n_pairs or 0
+    run = _check_ledger(folder, contents | {"n_pairs": n_pairs})
+    return sum(len(scores) for _, scores in _shards(folder, run, n_pairs, shard_size))
 
 
 def has_ledger(folder: Path) -> bool:
@@ -150,7 +152,8 @@ def _open_ledger(folder: Path, contents: dict[str, object]) -> bytes:
     return _check_ledger(folder, contents)
 
 
-def _check_ledger(folder: Path, contents: dict[str, object]) -> bytes:
+def _stored(folder: Path) -> dict[str, Any]:
+    """What a ledger says of its run."""
     manifest = folder / _MANIFEST
     try:
         stored = json.loads(manifest.read_text(encoding="utf-8"))
@@ -158,6 +161,11 @@ def _check_ledger(folder: Path, contents: dict[str, object]) -> bytes:
         raise InputError(f"{manifest} cannot be read ({error}); delete the folder {folder} to score anew") from error
     if not isinstance(stored, dict):
         raise InputError(f"{manifest} holds no ledger; delete the folder {folder} to score anew")
+    return stored
+
+
+def _check_ledger(folder: Path, contents: dict[str, object]) -> bytes:
+    stored = _stored(folder)
     for key, value in contents.items():
         if stored.get(key) != value:
             raise InputError(

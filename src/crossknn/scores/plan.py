@@ -58,6 +58,10 @@ class Plan(Protocol):
         """CE calls that :meth:`pairs` would ask for, known before anything is computed."""
         ...
 
+    def n_scored(self, n_queries: int, n_items: int) -> int:
+        """Train queries that get scores, at most."""
+        ...
+
 
 @dataclass(frozen=True)
 class PerQuery:
@@ -90,6 +94,10 @@ class PerQuery:
         """See :class:`Plan`."""
         return n_queries * min(self.top + self.uniform, n_items)
 
+    def n_scored(self, n_queries: int, n_items: int) -> int:
+        """See :class:`Plan`: all."""
+        return n_queries
+
 
 @dataclass(frozen=True)
 class PerItem:
@@ -121,6 +129,10 @@ class PerItem:
         """See :class:`Plan`."""
         return n_items * min(self.top + self.uniform, n_queries)
 
+    def n_scored(self, n_queries: int, n_items: int) -> int:
+        """See :class:`Plan`; fewer where several items get the same."""
+        return min(n_queries, self.n_calls(n_queries, n_items))
+
 
 @dataclass(frozen=True)
 class AllItems:
@@ -145,7 +157,11 @@ class AllItems:
 
     def n_calls(self, n_queries: int, n_items: int) -> int:
         """See :class:`Plan`."""
-        return n_items * (n_queries if self.queries is None else min(self.queries, n_queries))
+        return n_items * self.n_scored(n_queries, n_items)
+
+    def n_scored(self, n_queries: int, n_items: int) -> int:
+        """See :class:`Plan`."""
+        return n_queries if self.queries is None else min(self.queries, n_queries)
 
 
 def _with_others(best: IntArray, n: int, uniform: int, rng: np.random.Generator) -> IntArray:

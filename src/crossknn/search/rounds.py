@@ -225,10 +225,13 @@ class Rounds:
         """Nothing is left to score."""
         return not len(self._rows) or len(self._progress.rounds) == len(self._sizes)
 
-    def ask(self) -> tuple[IntArray, IntArray]:
+    def ask(self, at_most: int | None = None) -> tuple[IntArray, IntArray]:
         """The pairs of the next round, (n_pairs,) each: positions in the task's queries, and in the items.
 
         Asking again before :meth:`tell` gives the same pairs.
+
+        Args:
+            at_most: CE calls of each query, at least 1; a larger round is cut in two, this one and the next.
 
         Raises:
             InputError: no round is left, or the method proposes what it must not, or cannot search this index.
@@ -236,7 +239,11 @@ class Rounds:
         if self.done:
             raise InputError("this search is done: there is nothing left to score")
         if self._asked is None:
-            size = self._sizes[len(self._progress.rounds)]
+            number = len(self._progress.rounds)
+            size = self._sizes[number]
+            if at_most is not None and at_most < size:
+                self._sizes[number : number + 1] = at_most, size - at_most
+                size = at_most
             start = time.perf_counter()
             proposal = self._method.propose(self._task, self._progress, size)
             end = time.perf_counter()

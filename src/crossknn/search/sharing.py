@@ -35,7 +35,8 @@ def run_sharing(method: SearchMethod, task: Task, budget: int, stop: RecallTarge
     """Spend a budget of CE calls for each query, but not on each.
 
     In turns, the quarter of the queries with the lowest expected recall has a round, as large as in a search with this
-    budget, though 25 calls at most. Where the budget is no more than ``stop.k`` or 25, every query has the same.
+    budget, though 25 calls at most, and less where another query's ``stop.k`` scores would have to pay for it. Where
+    the budget is no more than ``stop.k`` or 25, every query has about the same.
 
     Args:
         method: says what to score; it must know how sure it is.
@@ -51,13 +52,13 @@ def run_sharing(method: SearchMethod, task: Task, budget: int, stop: RecallTarge
         InputError: the budget is below ``stop.k``, or the method cannot tell what recall to expect.
         ScorerError: the scorer failed.
 
-    Cost: ``min(budget, allowed items)`` CE calls times the queries, less what does not fill a round; fewer where all
-    queries have enough.
+    Cost: ``min(budget, allowed items)`` CE calls times the queries; fewer where all have enough.
     """
     if budget < stop.k:
         raise InputError(f"budget is {budget}, but k={stop.k} hits need at least as many cross-encoder calls")
     n_queries, n_items = task.first_stage_scores.shape
-    left = n_queries * min(budget, n_items if task.allowed is None else int(task.allowed.sum()))
+    n_allowed = n_items if task.allowed is None else int(task.allowed.sum())
+    left, lacking = n_queries * min(budget, n_allowed), np.full(n_queries, min(stop.k, n_allowed))
     most, size = _MOST_TIMES * budget, -(-budget // method.rounds)
     searches = [
         Rounds(method, task.rows(np.array([row])), most, stop=_Seldom(stop), round_size=size)
@@ -68,11 +69,12 @@ def run_sharing(method: SearchMethod, task: Task, budget: int, stop: RecallTarge
         going = sorted((row for row in range(n_queries) if not searches[row].done), key=lambda row: had[row])
         asked = []
         for row in going[: -(-len(going) // _AT_ONCE)]:
-            columns = searches[row].ask()[1]
-            if len(columns) > left:
+            at_most = left - int(lacking.sum() - lacking[row])
+            if not at_most:
                 break
+            columns = searches[row].ask(at_most)[1]
             asked.append((row, columns))
-            left -= len(columns)
+            left, lacking[row] = left - len(columns), max(0, lacking[row] - len(columns))
         if not asked:
             return [search.progress()[0] for search in searches]
         rows = np.repeat([row for row, _ in asked], [len(columns) for _, columns in asked])

@@ -10,6 +10,8 @@ _ROWS = 2048
 """Item vectors multiplied at a time, by one query after the other: they stay in the cache for all, and a query's
 products are computed in the same way, to the last bit, whether it comes alone or among others."""
 
+_FEW = 50
+
 
 def inner_products(query_vectors: FloatArray, item_vectors: FloatArray) -> FloatArray:
     """Inner products of some queries with all items.
@@ -51,3 +53,21 @@ def top_k(scores: FloatArray, k: int, allowed: BoolArray | None = None) -> IntAr
         kept = np.sort(np.concatenate([above, at_edge]))
         candidates, values = candidates[kept], values[kept]
     return candidates[np.argsort(-values, kind="stable")]
+
+
+def ranks_of(scores: FloatArray, items: IntArray, allowed: BoolArray | None = None) -> list[int]:
+    """Ranks of some items among those allowed, from 1, highest score first; equal scores by position.
+
+    Args:
+        scores: (n,) finite scores.
+        items: positions of allowed items.
+        allowed: (n,) mask; None allows all.
+    """
+    candidates = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
+    values = scores[candidates]
+    if len(items) <= _FEW:  # quicker than sorting all
+        found = (np.sum(values > scores[i]) + np.sum((values == scores[i]) & (candidates < i)) for i in items)
+        return [1 + int(before) for before in found]
+    ranks = np.empty(len(scores), dtype=np.int64)
+    ranks[candidates[np.argsort(-values, kind="stable")]] = np.arange(1, len(candidates) + 1)
+    return [int(rank) for rank in ranks[items]]

@@ -23,6 +23,8 @@ from crossknn.scorers.http.apis import RerankAPI, shortened
 
 _RETRIED = frozenset({408, 429, *range(500, 600)} - {501, 505, 511})
 _CONNECT_SECONDS = 10.0
+_LONG = 2_000
+"""Letters of a text that may be what makes a request too large, if it has most of them."""
 _ADVICE = {
     400: "check the model's name and the texts, or lower batch_size",
     401: "a valid api_key is needed",
@@ -111,7 +113,8 @@ class Client:
     def scores(self, query: str, texts: Sequence[str], stop: Event) -> list[float]:
         """Scores of texts for one query, in their order; ``stop`` ends the pauses between attempts.
 
-        A request that is too large (413) is halved until it fits, and later ones are made no larger.
+        A request that is too large (413) is halved until it fits, and later ones are made no larger, unless it was one
+        text that made it so large.
 
         Raises:
             ScorerError: the service gives none.
@@ -120,9 +123,10 @@ class Client:
             response = self._send("POST", self.api.endpoint, self.api.body(query, texts), stop)
             if response.status != 413 or len(texts) == 1:
                 return self.api.read(self._content(self.api.endpoint, response), len(texts))
-        half = -(-len(texts) // 2)
+        half, lengths = -(-len(texts) // 2), list(map(len, texts))
         scores = [*self.scores(query, texts[:half], stop), *self.scores(query, texts[half:], stop)]
-        self.batch_size = min(self.batch_size, half)
+        if max(lengths) <= max(_LONG, 0.75 * sum(lengths)):
+            self.batch_size = min(self.batch_size, half)
         return scores
 
     def _send(self, method: str, url: str, body: dict[str, Any] | None, stop: Event) -> urllib3.BaseHTTPResponse:
