@@ -195,6 +195,32 @@ class SystemName:
         """Whether the cross-encoder reads every item, beside the pairs that it scores."""
         return self.first in READING
 
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the dual encoder has to learn for it."""
+        return self.first == DISTILLED or (self.learner is not None and LEARNERS[self.learner].fine_tuning is not None)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has no use for vectors of the first stage, and pays for none."""
+        reranks = self.method == "rerank" and self.first in FIRST_STAGES and self.learner is None
+        return reranks or self.method == "anncur"
+
+    @property
+    def over(self) -> str | None:
+        """What its index is over from the start, if not the first stage as it is."""
+        return self.first if self.first in OVER else None
+
+    @property
+    def label(self) -> str:
+        """What is learned: systems of one label share an index, and what it was trained to."""
+        return (
+            ("" if self.over is None else f"{self.over}-")
+            + f"{self.learner}"
+            + (f"@{self.calls:g}" if self.calls is not None else "")
+            + (f"x{self.queries}" if self.queries else "")
+        )
+
     def search_method(self) -> SearchMethod:
         """How the budget is spent.
 
