@@ -31,8 +31,8 @@ from crossknn.first_stage import (
 from crossknn.learning import BuildOptions
 from crossknn.scorers import Scorer
 from crossknn.scores import AllItems, PerQuery
-from crossknn.search import METHODS, SearchMethod
-from crossknn.search.named import variant
+from crossknn.search import METHODS, SearchMethod, with_settings
+from crossknn.search.named import METHOD_PATTERN
 
 _CALLS_PER_QUERY = 100
 DISTILLED = "distilled"
@@ -105,7 +105,7 @@ READING = (STATES, LATE_STATES)
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
 
 _NAME = re.compile(
-    r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?(?:/(?P<first>[a-z0-9]+))?"
+    METHOD_PATTERN + r"(?:/(?P<first>[a-z0-9]+))?"
     r"(?::(?P<learner>[a-z]+(?:-[a-z]+)*)(?:@(?P<calls>\d+(?:\.\d+)?))?(?:x(?P<queries>\d+))?)?"
 )
 _SHAPE = "METHOD[-rROUNDS][-mMIXING][/FIRST][:LEARNER[@CALLS][xQUERIES]]"
@@ -228,7 +228,9 @@ class SystemName:
             InputError: the method has no rounds, or no first round by vectors.
         """
         learned_first = self.method == "rerank" and self.first is None and self.learner is not None
-        return variant(self.method, self.rounds, self.mixing, by_item_vectors=self.first == VECTORS or learned_first)
+        by_item_vectors = self.first == VECTORS or learned_first
+        method = METHODS[self.method]
+        return with_settings(method, self.method, self.rounds, self.mixing, by_item_vectors=by_item_vectors)
 
     def build_options(self, n_queries: int, n_items: int, seed: int) -> BuildOptions:
         """Plan and factorization for the calls that the name allows; half of a query's items are its nearest.
