@@ -25,7 +25,7 @@ from crossknn import BayesianRidge, CachedScorer, Distillation, Index, PerItem, 
 from crossknn.arrays import FloatArray
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.errors import import_extra
-from crossknn.evaluation.benchmark import over_fine_tuned
+from crossknn.evaluation.lab import over_fine_tuned
 from crossknn.evaluation.measures import top_k_recall
 from crossknn.evaluation.replay import System, replay
 from crossknn.evaluation.systems import SystemName

@@ -25,7 +25,7 @@ from crossknn.prepared import PreparedItems
 from crossknn.results import Hit, ScoredItem, SearchResult
 from crossknn.scorers import Scorer
 from crossknn.scorers.base import checked_scores
-from crossknn.scores import Pairs, ScoreMatrix
+from crossknn.scores import ScoreMatrix
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import (
     Progress,
@@ -221,7 +221,7 @@ class Index:
         prepared, learned = self.prepared.over(first_stage), None
         if self.learned is not None:
             queries, scores = self.learned.queries, self.learned.scores
-            method = chosen(factorization, Pairs(scores.query_indices, scores.item_indices), prepared)
+            method = chosen(factorization, scores.pairs, prepared)
             model = fitted(prepared, queries, scores, method, prepared.embed_queries(queries))
             learned = Learned(queries, scores, model)
         return Index(prepared, metadata=self._fields(), learned=learned)

@@ -745,13 +745,13 @@ def test_a_service_is_closed_to_the_world_unless_told(folder: Path, monkeypatch:
     monkeypatch.delenv("CROSSKNN_TOKEN", raising=False)
     run(*BUILD)
     run("serve", "x.crossknn", *SCORED)
-    options, host, port, examples = started.pop()
+    options, host, port, examples, _ = started.pop()
     assert (host, port, examples, options) == ("127.0.0.1", 8080, None, ServerOptions())
     assert options.allow_origins == ()
     monkeypatch.setenv("CROSSKNN_TOKEN", "sesame")
     told = ("--host", "0.0.0.0", "--port", "1", "--queue", "7", "--max-budget", "9", "--deadline", "3", "--batch", "5")
     run("serve", "x.crossknn", *SCORED, *told, "--wait", "4", "--allow-origin", "https://a.example", "--example", "red")
-    options, host, port, examples = started.pop()
+    options, host, port, examples, _ = started.pop()
     assert (host, port, examples) == ("0.0.0.0", 1, ["red"])
     assert options == ServerOptions(
         token="sesame",

@@ -204,8 +204,8 @@ def test_of_other_items_only_the_new_are_prepared_and_as_if_they_had_been_there(
         np.testing.assert_array_equal(done.scores(QUERIES), first_stage.prepare(texts).scores(QUERIES))
         return
     expected = bound.scores(QUERIES)[:, of_old]
-    if isinstance(first_stage, WithVectors) and not isinstance(first_stage._first, LateInteraction):
-        expected = first_stage._first.prepare(texts).scores(QUERIES)
+    if isinstance(first_stage, WithVectors) and not isinstance(first_stage.first, LateInteraction):
+        expected = first_stage.first.prepare(texts).scores(QUERIES)
     np.testing.assert_allclose(done.scores(QUERIES), expected, rtol=1e-5, atol=1e-5)
     if isinstance(bound, VectorFirstStage):
         np.testing.assert_array_equal(done.item_vectors[rows >= 0], bound.item_vectors[rows[rows >= 0]])

@@ -29,7 +29,7 @@ from crossknn import (
 )
 from crossknn.errors import InputError
 from crossknn.evaluation import BenchmarkData, BenchmarkOptions, benchmark
-from crossknn.evaluation.benchmark import _Lab
+from crossknn.evaluation.lab import Lab
 from crossknn.evaluation.replay import System
 from crossknn.evaluation.systems import SystemName
 from crossknn.factorization import MFInductive, MFTransductive
@@ -182,7 +182,7 @@ def test_systems_that_need_torch_run_beside_the_others(lab: Any, tiny_torch: Any
         "bayes:mf-side-distilled@2x8",
     ):  # it was trained once, and that is what it cost
         assert again.offline[name].train_seconds == report.offline[name].train_seconds
-    lab = _Lab(data, scorer, first_stage, tmp_path, options, lambda what: lambda done, total: None)
+    lab = Lab(data, scorer, first_stage, tmp_path, options, lambda what: lambda done, total: None)
     index = lab.system(SystemName.parse("axn:distilled@2")).index
     distilled, scores = index.item_model, index.train_scores
     assert distilled is not None

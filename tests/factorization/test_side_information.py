@@ -11,7 +11,7 @@ import pytest
 
 from crossknn import AXN, BM25, BuildOptions, Dense, FunctionScorer, GivenVectors, Index, PerQuery, ReplayScorer, Rerank
 from crossknn.errors import InputError
-from crossknn.factorization import MFSideInformation, MFTransductive, side_information
+from crossknn.factorization import MFSideInformation, MFTransductive, query_prior, side_information
 from crossknn.factorization.base import Factorization
 from crossknn.scores import Pairs, ScoreMatrix
 from crossknn.search import METHODS, Task, run_rounds
@@ -21,14 +21,14 @@ TRUE = np.array([1.0, 2.0, 4.0, 0.3])
 """Variances of the weights of factors, vectors and constant, and of the noise."""
 
 
-def _planted(seed: int = 0, told: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, side_information._Factors]:
+def _planted(seed: int = 0, told: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray, query_prior.Factors]:
     """Scores drawn from the model itself: (queries, items), and the vectors and factors they were drawn with.
 
     ``told`` is how much a query's vector says of its weights.
     """
     rng = np.random.default_rng(seed)
     x, x_q = (rng.normal(size=(n, D)) / np.sqrt(D) for n in (N_ITEMS, N_TRAIN + N_TEST))
-    known = side_information._Factors(3.0, -2.0, 0.7 * rng.normal(size=N_ITEMS), rng.normal(size=(N_ITEMS, K)))
+    known = query_prior.Factors(3.0, -2.0, 0.7 * rng.normal(size=N_ITEMS), rng.normal(size=(N_ITEMS, K)))
     draw = [np.sqrt(v) * rng.normal(size=(len(x_q), width)) for v, width in zip(TRUE, (K, D, 1, N_ITEMS), strict=True)]
     draw[0] += told * x_q @ rng.normal(size=(D, K))
     scores = known.alpha * x_q @ x.T + known.beta + known.biases
@@ -43,9 +43,9 @@ def _observed(exact: np.ndarray, share: float) -> ScoreMatrix:
 def test_variances_are_those_the_scores_were_drawn_with() -> None:
     exact, x, x_q, known = _planted()
     scores = _observed(exact, 0.4)
-    nothing = side_information._Expected.nothing(known, x)
-    observed = side_information._Observed(scores, x, x_q)
-    found = side_information._variances(observed, list(scores.by_query()), known, nothing)
+    nothing = query_prior.Expected.nothing(known, x)
+    observed = query_prior.Observed(scores, x, x_q)
+    found = query_prior.variances_of(observed, list(scores.by_query()), known, nothing)
     np.testing.assert_allclose(found, TRUE, rtol=0.4)
     np.testing.assert_allclose(found[[0, 3]], TRUE[[0, 3]], rtol=0.2)
 
@@ -53,13 +53,13 @@ def test_variances_are_those_the_scores_were_drawn_with() -> None:
 def test_many_cells_of_a_query_weigh_as_they_would_in_the_full_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, x, x_q, known = _planted()
     scores = _observed(exact, 0.4)  # some 120 cells of a query for 12 weights
-    observed, rows = side_information._Observed(scores, x, x_q), list(scores.by_query())
-    nothing = side_information._Expected.nothing(known, x)
-    quick = side_information._variances(observed, rows, known, nothing)
-    weights, _ = side_information._weights(observed, rows, known, quick)
-    monkeypatch.setattr(side_information, "_rotated", lambda parts, left: (parts, left, left[:0]))
-    np.testing.assert_allclose(quick, side_information._variances(observed, rows, known, nothing), rtol=1e-9)
-    np.testing.assert_allclose(weights, side_information._weights(observed, rows, known, quick)[0], atol=1e-9)
+    observed, rows = query_prior.Observed(scores, x, x_q), list(scores.by_query())
+    nothing = query_prior.Expected.nothing(known, x)
+    quick = query_prior.variances_of(observed, rows, known, nothing)
+    weights, _ = query_prior.weights_of(observed, rows, known, quick)
+    monkeypatch.setattr(query_prior, "_rotated", lambda parts, left: (parts, left, left[:0]))
+    np.testing.assert_allclose(quick, query_prior.variances_of(observed, rows, known, nothing), rtol=1e-9)
+    np.testing.assert_allclose(weights, query_prior.weights_of(observed, rows, known, quick)[0], atol=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(7, 9000), (9000, 7), (7, 7)])
@@ -76,7 +76,7 @@ def test_the_mean_and_the_prior_are_the_models() -> None:
     _, x, x_q, known = _planted()
     rng = np.random.default_rng(2)
     centre, matrix = rng.normal(size=D), rng.normal(size=(D, K + D + 1))
-    expected = side_information._Expected(centre, rng.normal(size=K + D + 1), matrix)
+    expected = query_prior.Expected(centre, rng.normal(size=K + D + 1), matrix)
     model = side_information._item_model(x, known, expected, TRUE, width=K + D + 1)
     prior = model.query_vectors(x_q.astype(np.float32))
     assert prior is not None

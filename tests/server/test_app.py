@@ -383,7 +383,7 @@ def test_the_token_is_compared_in_constant_time(serve: Serve, index: Index, monk
         compared.append((a, b))
         return a == b
 
-    monkeypatch.setattr("crossknn.server.app.hmac.compare_digest", compare)
+    monkeypatch.setattr("crossknn.server.limits.hmac.compare_digest", compare)
     service = serve(index, ServerOptions(token="pässword"))
     assert service("GET", "/info", headers={"Authorization": "Bearer pässword".encode()}).status_code == 200
     assert service("GET", "/info", headers={"Authorization": "Bearer x"}).status_code == 401

@@ -13,7 +13,7 @@ import typer
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer
 from crossknn.errors import InputError
 from crossknn.index import Index
-from crossknn.search import AXN, GAR, METHODS, SearchMethod, Shortlist, TouR, method_named, with_settings
+from crossknn.search import METHODS, SearchMethod, Shortlist, method_named, settings_of, with_settings
 from crossknn.storage import read_manifest
 
 T = TypeVar("T")
@@ -50,7 +50,8 @@ def chosen_method(
 
 def fitting(method: SearchMethod, rounds: int | None, mixing: float | None) -> tuple[int | None, float | None]:
     """Those of the settings that a method has: of several methods, some have none."""
-    return rounds if isinstance(method, AXN | TouR | GAR) else None, mixing if isinstance(method, AXN) else None
+    has = settings_of(method)
+    return rounds if "rounds" in has else None, mixing if "mixing" in has else None
 
 
 def drawn(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:

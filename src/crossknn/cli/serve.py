@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
-from crossknn.cli.terminal import one_line_errors
+from crossknn.cli.terminal import notes, one_line_errors
 from crossknn.errors import import_extra
 
 
@@ -55,4 +55,5 @@ def serve(
         wait_ms=wait,
         allow_origins=tuple(allow_origin or ()),
     )
-    run_server(open_index(index, scorer, first_stage, device, cache_file, in_memory=True), options, host, port, example)
+    opened = open_index(index, scorer, first_stage, device, cache_file, in_memory=True)
+    run_server(opened, options, host, port, example, notes)

@@ -31,8 +31,8 @@ from crossknn.first_stage import (
 from crossknn.learning import BuildOptions
 from crossknn.scorers import Scorer
 from crossknn.scores import AllItems, PerQuery
-from crossknn.search import METHODS, SearchMethod
-from crossknn.search.named import variant
+from crossknn.search import METHODS, SearchMethod, with_settings
+from crossknn.search.named import METHOD_PATTERN
 
 _CALLS_PER_QUERY = 100
 DISTILLED = "distilled"
@@ -105,7 +105,7 @@ READING = (STATES, LATE_STATES)
 FIRST_STAGES: Mapping[str, Callable[[], FirstStage]] = {"bm25": BM25, "tfidf": TfIdf, "random": RandomFirstStage}
 
 _NAME = re.compile(
-    r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?(?:/(?P<first>[a-z0-9]+))?"
+    METHOD_PATTERN + r"(?:/(?P<first>[a-z0-9]+))?"
     r"(?::(?P<learner>[a-z]+(?:-[a-z]+)*)(?:@(?P<calls>\d+(?:\.\d+)?))?(?:x(?P<queries>\d+))?)?"
 )
 _SHAPE = "METHOD[-rROUNDS][-mMIXING][/FIRST][:LEARNER[@CALLS][xQUERIES]]"
@@ -195,6 +195,32 @@ class SystemName:
         """Whether the cross-encoder reads every item, beside the pairs that it scores."""
         return self.first in READING
 
+    @property
+    def fine_tunes(self) -> bool:
+        """Whether the dual encoder has to learn for it."""
+        return self.first == DISTILLED or (self.learner is not None and LEARNERS[self.learner].fine_tuning is not None)
+
+    @property
+    def alone(self) -> bool:
+        """Whether it has no use for vectors of the first stage, and pays for none."""
+        reranks = self.method == "rerank" and self.first in FIRST_STAGES and self.learner is None
+        return reranks or self.method == "anncur"
+
+    @property
+    def over(self) -> str | None:
+        """What its index is over from the start, if not the first stage as it is."""
+        return self.first if self.first in OVER else None
+
+    @property
+    def label(self) -> str:
+        """What is learned: systems of one label share an index, and what it was trained to."""
+        return (
+            ("" if self.over is None else f"{self.over}-")
+            + f"{self.learner}"
+            + (f"@{self.calls:g}" if self.calls is not None else "")
+            + (f"x{self.queries}" if self.queries else "")
+        )
+
     def search_method(self) -> SearchMethod:
         """How the budget is spent.
 
@@ -202,7 +228,9 @@ class SystemName:
             InputError: the method has no rounds, or no first round by vectors.
         """
         learned_first = self.method == "rerank" and self.first is None and self.learner is not None
-        return variant(self.method, self.rounds, self.mixing, by_item_vectors=self.first == VECTORS or learned_first)
+        by_item_vectors = self.first == VECTORS or learned_first
+        method = METHODS[self.method]
+        return with_settings(method, self.method, self.rounds, self.mixing, by_item_vectors=by_item_vectors)
 
     def build_options(self, n_queries: int, n_items: int, seed: int) -> BuildOptions:
         """Plan and factorization for the calls that the name allows; half of a query's items are its nearest.

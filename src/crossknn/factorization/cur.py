@@ -53,7 +53,7 @@ class CUR:
             InputError: no query has all its scores.
         """
         n_items = scores.shape[1]
-        self.check(Pairs(scores.query_indices, scores.item_indices), n_items, has_vectors=item_vectors is not None)
+        self.check(scores.pairs, n_items, has_vectors=item_vectors is not None)
         dense = [cells for _, cells in scores.by_query() if len(cells) == n_items]
         rows = np.stack([scores.values[cells] for cells in dense])
         vectors = np.ascontiguousarray(rows.T, dtype=np.float32)

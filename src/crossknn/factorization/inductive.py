@@ -100,8 +100,8 @@ class MFInductive:
 
         Cost: no CE call.
         """
-        pairs, given = Pairs(scores.query_indices, scores.item_indices), item_vectors is not None
-        self.check(pairs, scores.shape[1], has_vectors=given and query_vectors is not None)
+        given = item_vectors is not None and query_vectors is not None
+        self.check(scores.pairs, scores.shape[1], has_vectors=given)
         assert item_vectors is not None  # as just checked
         assert query_vectors is not None
         check_shapes(scores, item_vectors, query_vectors)

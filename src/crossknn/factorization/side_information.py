@@ -33,9 +33,24 @@ from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization.base import check_shapes
 from crossknn.factorization.item_model import ItemModel, LinearMap, Normalisation
+from crossknn.factorization.query_prior import (
+    RIDGES,
+    Expected,
+    Factors,
+    Observed,
+    best_ridge,
+    expected_of,
+    variances_of,
+    weights_of,
+)
 from crossknn.factorization.variational import factorize
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
+
+_MOST_HELD_OUT = 500
+
+_FEWEST_SCORES = 10
+"""Held-out scores below which the first stage's weight would be a guess."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ class MFSideInformation:
         times ``O(min(c, dimensions + d)^3)`` for each query held out.
         """
         given = item_vectors is not None and query_vectors is not None
-        self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=given)
+        self.check(scores.pairs, scores.shape[1], has_vectors=given)
         assert item_vectors is not None  # as just checked
         assert query_vectors is not None
         x, x_q = (np.asarray(a, dtype=np.float64) for a in (item_vectors, query_vectors))
@@ -112,25 +127,26 @@ class MFSideInformation:
         asked = np.random.default_rng(self.seed).permutation(len(rows))
         n_held_out = min(max(1, round(self.held_out * len(rows))), len(rows) - 1, _MOST_HELD_OUT)
         held_out, kept = ([rows[n] for n in some] for some in (asked[:n_held_out], asked[n_held_out:]))
-        told = 0.0
+        first_stage_weight = 0.0
         if first_stage_scores is not None:
-            told = _told(scores, x, x_q, first_stage_scores, np.concatenate([cells for _, cells in held_out]))
-            scores = replace(scores, values=scores.values - told * first_stage_scores)
-        observed = _Observed(scores, x, x_q)
+            cells_held_out = np.concatenate([cells for _, cells in held_out])
+            first_stage_weight = _first_stage_weight(scores, x, x_q, first_stage_scores, cells_held_out)
+            scores = replace(scores, values=scores.values - first_stage_weight * first_stage_scores)
+        observed = Observed(scores, x, x_q)
         filled = dict(zip((query for query, _ in rows), self._filled(observed, rows), strict=True))
         partial = self._factors(observed, kept, filled)
-        spread = _variances(observed, held_out, partial, _Expected.nothing(partial, x))
-        weights = _weights(observed, kept, partial, spread)
-        ridge = _best_ridge(observed, held_out, partial, weights)
-        left = _variances(observed, held_out, partial, _expected(*weights, ridge))
+        spread = variances_of(observed, held_out, partial, Expected.nothing(partial, x))
+        weights = weights_of(observed, kept, partial, spread)
+        ridge = best_ridge(observed, held_out, partial, weights)
+        left = variances_of(observed, held_out, partial, expected_of(*weights, ridge))
         whole = self._factors(observed, rows, filled)
-        expected = _expected(*_weights(observed, rows, whole, spread), ridge)
+        expected = expected_of(*weights_of(observed, rows, whole, spread), ridge)
         model = _item_model(x, whole, expected, left, self.width)
-        return replace(model, first_stage_weight=told * model.normalisation.scale)
+        return replace(model, first_stage_weight=first_stage_weight * model.normalisation.scale)
 
     def _factors(
-        self, observed: _Observed, rows: list[tuple[int, IntArray]], filled: Mapping[int, FloatArray]
-    ) -> _Factors:
+        self, observed: Observed, rows: list[tuple[int, IntArray]], filled: Mapping[int, FloatArray]
+    ) -> Factors:
         """Mean, biases and factors from some of the train queries; ``filled`` has what :meth:`_filled` made of each."""
         cells, x = np.concatenate([some for _, some in rows]), observed.x
         i, s, design = observed.scores.item_indices[cells], observed.scores.values[cells], observed.design(cells)
@@ -141,9 +157,9 @@ class MFSideInformation:
         combined = np.array([1, -alpha, -beta], dtype=np.float32)
         u, v = _leading(np.stack([filled[query] @ combined for query, _ in rows]), d)
         queries, items = factorize(row_of, i, residuals, len(rows), v @ _root(u), self.sweeps)
-        return _Factors(alpha, beta, items[:, -1], items[:, :-1] @ _root(queries[:, :-1]))
+        return Factors(alpha, beta, items[:, -1], items[:, :-1] @ _root(queries[:, :-1]))
 
-    def _filled(self, observed: _Observed, rows: list[tuple[int, IntArray]]) -> Iterator[FloatArray]:
+    def _filled(self, observed: Observed, rows: list[tuple[int, IntArray]]) -> Iterator[FloatArray]:
         """For each row (n_items, 3) float32: a Gaussian process fills in its scores, and both columns of the mean's
         design. It is linear, so their combinations are residuals of all items, whatever ``alpha`` and ``beta`` are."""
         x = observed.x.astype(np.float32)
@@ -168,7 +184,7 @@ def _root(rows: FloatArray) -> FloatArray:
     return lower
 
 
-def _told(
+def _first_stage_weight(
     scores: ScoreMatrix, x: FloatArray, x_q: FloatArray, first_stage_scores: FloatArray, cells: IntArray
 ) -> float:
     """What one point of the first stage's score adds to the cross-encoder's, by least squares on some of the cells, the
@@ -183,20 +199,10 @@ def _told(
         raise InputError(
             f"first-stage scores of shape {first_stage_scores.shape} do not fit {len(scores.values)} observed pairs"
         )
-    if len(cells) < _FEWEST_TOLD:
+    if len(cells) < _FEWEST_SCORES:
         return 0.0
-    design = np.column_stack([first_stage_scores[cells], _Observed(scores, x, x_q).design(cells)])
+    design = np.column_stack([first_stage_scores[cells], Observed(scores, x, x_q).design(cells)])
     return max(0.0, float(np.linalg.lstsq(design, scores.values[cells], rcond=None)[0][0]))
-
-
-@dataclass(frozen=True)
-class _Factors:
-    """The mean's ``alpha`` and ``beta``, item biases (n_items,), and factors (n_items, d)."""
-
-    alpha: float
-    beta: float
-    biases: FloatArray
-    factors: FloatArray
 
 
 def _leading(matrix: FloatArray, d: int) -> tuple[FloatArray, FloatArray]:
@@ -213,158 +219,27 @@ def _leading(matrix: FloatArray, d: int) -> tuple[FloatArray, FloatArray]:
     return left * roots, right.astype(np.float64)
 
 
-@dataclass(frozen=True)
-class _Observed:
-    """The scores, and the vectors of items and queries."""
-
-    scores: ScoreMatrix
-    x: FloatArray
-    x_q: FloatArray
-
-    def design(self, cells: IntArray) -> FloatArray:
-        """(n_cells, 2) inner products of query and item, and ones: what the mean is made of beside item biases."""
-        q, i = self.scores.query_indices[cells], self.scores.item_indices[cells]
-        return np.column_stack([np.einsum("nd,nd->n", self.x_q[q], self.x[i]), np.ones(len(cells))])
-
-    def problem(self, query: int, cells: IntArray, known: _Factors) -> tuple[list[FloatArray], FloatArray]:
-        """Factors, vectors and constant of a query's scored items, and what the mean leaves of its scores."""
-        i = self.scores.item_indices[cells]
-        mean = known.alpha * (self.x[i] @ self.x_q[query]) + known.beta + known.biases[i]
-        return [known.factors[i], self.x[i], np.ones((len(i), 1))], self.scores.values[cells] - mean
-
-
-def _rotated(parts: list[FloatArray], left: FloatArray) -> tuple[list[FloatArray], FloatArray, FloatArray]:
-    """Parts and left of :meth:`_Observed.problem` with no more rows than columns, and the (n_rest,) that is left only
-    of noise: rotating independent noise of one variance makes independent noise of the same variance."""
-    widths = [part.shape[1] for part in parts]
-    if len(left) <= sum(widths):
-        return parts, left, left[:0]
-    q, r = np.linalg.qr(np.column_stack(parts))
-    turned = q.T @ left
-    n_rest = len(left) - len(turned)
-    rest = np.full(n_rest, np.linalg.norm(left - q @ turned) / np.sqrt(n_rest))  # their squares' sum is all that counts
-    return np.split(r, np.cumsum(widths)[:-1], axis=1), turned, rest
-
-
-@dataclass(frozen=True)
-class _Expected:
-    """What a query's weights are expected to be: ``mean + (x_q - centre) matrix``, (d + width + 1,)."""
-
-    centre: FloatArray
-    mean: FloatArray
-    matrix: FloatArray
-
-    @classmethod
-    def nothing(cls, known: _Factors, x: FloatArray) -> _Expected:
-        """0 for every query."""
-        d = known.factors.shape[1] + x.shape[1] + 1
-        return cls(np.zeros(x.shape[1]), np.zeros(d), np.zeros((x.shape[1], d)))
-
-    def weights(self, x_q: FloatArray) -> FloatArray:
-        """(..., d + width + 1) of (..., width)."""
-        weights: FloatArray = self.mean + (x_q - self.centre) @ self.matrix
-        return weights
-
-
-_RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0)
-"""Of the map from a query's vector to its weights; a unit vector's square is 1."""
-
-_MOST_HELD_OUT = 500
-
-_FEWEST_TOLD = 10
-"""Held-out scores below which the first stage's weight would be a guess."""
-
-_STEPS = 25
-"""Of the variances' update; the likelihood is within 0.1 of its maximum then."""
-
-
-def _variances(
-    observed: _Observed, rows: list[tuple[int, IntArray]], known: _Factors, expected: _Expected
-) -> FloatArray:
-    """(4,) variances of the weights of factors, vectors and constant, and of the noise: those of highest likelihood.
-
-    ``v <- v sqrt(r' K^-1 K_v K^-1 r / tr(K^-1 K_v))`` never lowers it, and needs fewer steps than EM (Zhou et al., *MM
-    Algorithms for Variance Components Models*, JCGS 2019).
-    """
-    problems = []
-    for query, cells in rows:
-        parts, left = observed.problem(query, cells, known)
-        left = left - np.column_stack(parts) @ expected.weights(observed.x_q[query])
-        parts, left, rest = _rotated(parts, left)
-        problems.append(([part @ part.T for part in parts], left, rest))
-    total = float(np.mean([np.mean(np.append(r, rest) ** 2) for _, r, rest in problems])) or 1.0
-    variances = np.array([1.0, total, total, 0.3 * total])
-    least = 1e-6 * np.array([1.0, total, total, total])  # the first has no unit, the others that of scores squared
-    for _ in range(_STEPS):
-        found, wanted = np.zeros(4), np.zeros(4)
-        for kernels, r, rest in problems:
-            kernel = sum(v * k for v, k in zip(variances[:3], kernels, strict=True)) + variances[3] * np.eye(len(r))
-            inverse = np.linalg.inv(kernel)
-            weights, of_rest = inverse @ r, rest / variances[3]
-            found += [*(weights @ k @ weights for k in kernels), weights @ weights + of_rest @ of_rest]
-            wanted += [*(np.sum(inverse * k) for k in kernels), np.trace(inverse) + len(rest) / variances[3]]
-        variances = np.maximum(variances * np.sqrt(found / np.maximum(wanted, 1e-300)), least)
-    return variances
-
-
-def _weights(
-    observed: _Observed, rows: list[tuple[int, IntArray]], known: _Factors, variances: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """(n_rows, d + width + 1) weights of some queries, as their scores tell them, and (n_rows, width) vectors."""
-    weights = []
-    for query, cells in rows:
-        parts, left, _ = _rotated(*observed.problem(query, cells, known))
-        kernel = sum(v * part @ part.T for v, part in zip(variances[:3], parts, strict=True))
-        solved = np.linalg.solve(kernel + variances[3] * np.eye(len(left)), left)
-        weights.append(np.concatenate([v * (part.T @ solved) for v, part in zip(variances[:3], parts, strict=True)]))
-    return np.array(weights), observed.x_q[[query for query, _ in rows]]
-
-
-def _expected(weights: FloatArray, x_q: FloatArray, ridge: float) -> _Expected:
-    """Ridge regression of queries' weights on their vectors."""
-    centre, mean = x_q.mean(axis=0), weights.mean(axis=0)
-    x_q = x_q - centre
-    matrix = np.linalg.solve(x_q.T @ x_q + ridge * np.eye(len(centre)), x_q.T @ (weights - mean))
-    return _Expected(centre, mean, matrix)
-
-
-def _best_ridge(
-    observed: _Observed,
-    held_out: list[tuple[int, IntArray]],
-    known: _Factors,
-    told: tuple[FloatArray, FloatArray],
-) -> float:
-    """The one that leaves the least of the scores of queries that it was not fitted to."""
-    problems = [(observed.x_q[query], *observed.problem(query, cells, known)) for query, cells in held_out]
-
-    def error(ridge: float) -> float:
-        expected = _expected(*told, ridge)
-        return sum(float(np.mean((r - np.column_stack(parts) @ expected.weights(q)) ** 2)) for q, parts, r in problems)
-
-    return min(_RIDGES, key=error)
-
-
 def _factors_of(x: FloatArray, factors: FloatArray) -> LinearMap:
     """Ridge regression of items' factors on their vectors: the ridge that tells an item left out best."""
     centre, mean = x.mean(axis=0), factors.mean(axis=0)
     squares, axes = np.linalg.eigh((x - centre).T @ (x - centre))
     turned = (x - centre) @ axes
-    told = turned.T @ (factors - mean)
+    products = turned.T @ (factors - mean)
 
     def shrunk(ridge: float) -> FloatArray:
         shares: FloatArray = 1 / (np.maximum(squares, 0) + ridge)
         return shares
 
     def error(ridge: float) -> float:
-        left = factors - mean - turned @ (shrunk(ridge)[:, None] * told)
+        left = factors - mean - turned @ (shrunk(ridge)[:, None] * products)
         leverage = np.square(turned) @ shrunk(ridge) + 1 / len(x)
         return float(np.square(left / np.maximum(1 - leverage, 1e-9)[:, None]).sum())
 
-    matrix = axes @ (shrunk(min(_RIDGES, key=error))[:, None] * told)
+    matrix = axes @ (shrunk(min(RIDGES, key=error))[:, None] * products)
     return LinearMap(matrix, mean - centre @ matrix)
 
 
-def _item_model(x: FloatArray, known: _Factors, expected: _Expected, variances: FloatArray, width: int) -> ItemModel:
+def _item_model(x: FloatArray, known: Factors, expected: Expected, variances: FloatArray, width: int) -> ItemModel:
     """Scores are normalised to unit noise, so that one solver fits every index. If factors and vectors are wider than
     ``width`` allows they are in their principal axes: a query's weights are expected to vary by one in any direction,
     so the first axes hold most of what its scores may differ by. The constant stays, however little it varies: the
@@ -378,9 +253,9 @@ def _item_model(x: FloatArray, known: _Factors, expected: _Expected, variances: 
     offset = expected.mean - expected.centre @ expected.matrix
     offset[-1] += known.beta
     scales = noise * np.repeat(roots[:3], [d, width_of_x, 1])
-    told = _factors_of(x, known.factors)
-    to_items = np.column_stack([roots[0] * told.matrix, roots[1] * np.eye(width_of_x), np.zeros(width_of_x)])
-    offset_of_items = np.concatenate([roots[0] * told.offset, np.zeros(width_of_x), roots[2:3]])
+    factor_map = _factors_of(x, known.factors)
+    to_items = np.column_stack([roots[0] * factor_map.matrix, roots[1] * np.eye(width_of_x), np.zeros(width_of_x)])
+    offset_of_items = np.concatenate([roots[0] * factor_map.offset, np.zeros(width_of_x), roots[2:3]])
     varying = vectors[:, :-1]
     narrow = varying.shape[1] >= width
     axes = np.linalg.eigh(varying.T @ varying)[1][:, ::-1][:, : width - 1] if narrow else None

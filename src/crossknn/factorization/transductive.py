@@ -81,9 +81,7 @@ class MFTransductive:
 
         Cost: no CE call. A sweep takes ``O(n_observed d min(d, cells per row))``.
         """
-        self.check(
-            Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=item_vectors is not None
-        )
+        self.check(scores.pairs, scores.shape[1], has_vectors=item_vectors is not None)
         normalisation, targets, start = _start(scores, item_vectors, query_vectors, self)
         ridge = np.full(start.items.shape[1], self.ridge)
         ridge[-1] = self.bias_ridge

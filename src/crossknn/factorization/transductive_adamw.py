@@ -82,7 +82,7 @@ class MFTransductiveAdamW:
         Cost: no CE call.
         """
         given = item_vectors is not None and query_vectors is not None
-        self.check(Pairs(scores.query_indices, scores.item_indices), scores.shape[1], has_vectors=given)
+        self.check(scores.pairs, scores.shape[1], has_vectors=given)
         assert item_vectors is not None  # as just checked
         assert query_vectors is not None
         check_shapes(scores, item_vectors, query_vectors)

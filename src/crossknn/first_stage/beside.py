@@ -32,11 +32,11 @@ class WithVectors:
         dense: gives the vectors.
 
     Attributes:
-        dense: the same.
+        first, dense: the same.
     """
 
     def __init__(self, first: FirstStage, dense: Dense) -> None:
-        self._first, self.dense = first, dense
+        self.first, self.dense = first, dense
         self.fingerprint = f"{first.fingerprint} with {dense.fingerprint}"
 
     def prepare(self, items: Sequence[str], kept: Kept | None = None) -> BoundWithVectors:
@@ -44,7 +44,7 @@ class WithVectors:
         kept = kept or {}
         first = {name.removeprefix(_FIRST): array for name, array in kept.items() if name.startswith(_FIRST)}
         dense_bound = self.dense.prepare(items, of_dense(kept) or None)
-        return BoundWithVectors(self._first, self._first.prepare(items, first or None), dense_bound)
+        return BoundWithVectors(self.first, self.first.prepare(items, first or None), dense_bound)
 
 
 class BoundWithVectors:

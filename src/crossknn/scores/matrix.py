@@ -9,6 +9,7 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import InputError
+from crossknn.scores.plan import Pairs
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class ScoreMatrix:
         """From pairs in any order."""
         order = np.lexsort((item_indices, query_indices))
         return cls(query_indices[order], item_indices[order], np.asarray(values, dtype=np.float64)[order], shape)
+
+    @property
+    def pairs(self) -> Pairs:
+        """Those that were scored."""
+        return Pairs(self.query_indices, self.item_indices)
 
     @property
     def cells(self) -> IntArray:

@@ -3,7 +3,7 @@
 from crossknn.search.axn import AXN
 from crossknn.search.cur import adacur, anncur
 from crossknn.search.gar import GAR
-from crossknn.search.named import METHODS, method_named, untuned_method, with_settings
+from crossknn.search.named import METHODS, method_named, settings_of, untuned_method, with_settings
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
 from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Stop, Task, run, run_rounds
@@ -38,6 +38,7 @@ __all__ = [
     "run",
     "run_rounds",
     "run_sharing",
+    "settings_of",
     "untuned_method",
     "with_settings",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 from crossknn.errors import InputError
 from crossknn.factorization import ItemModel
@@ -42,9 +42,10 @@ def untuned_method(item_model: ItemModel | None) -> SearchMethod:
     return METHODS["axn" if item_model.noise is None else "bayes"]
 
 
-_NAME = re.compile(
-    r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?(?P<vectors>/vectors)?"
-)
+METHOD_PATTERN = r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?"
+"""``METHOD[-rROUNDS][-mMIXING]``, with which longer names begin."""
+
+_NAME = re.compile(METHOD_PATTERN + r"(?P<vectors>/vectors)?")
 
 
 def method_named(name: str) -> SearchMethod:
@@ -61,25 +62,15 @@ def method_named(name: str) -> SearchMethod:
     if found is None:
         raise InputError(f"{name!r} is no search method; write METHOD[-rROUNDS][-mMIXING][/vectors], such as axn-r5")
     method, rounds, mixing, vectors = found.groups()
-    return variant(
+    if method not in METHODS:
+        raise InputError(f"there is no method {method!r}; there are {', '.join(METHODS)}")
+    return with_settings(
+        METHODS[method],
         method,
         None if rounds is None else int(rounds),
         None if mixing is None else float(mixing),
         by_item_vectors=vectors is not None,
     )
-
-
-def variant(
-    name: str, rounds: int | None = None, mixing: float | None = None, *, by_item_vectors: bool = False
-) -> SearchMethod:
-    """One of :data:`METHODS` with other rounds or mixing, or with its first items by item vectors.
-
-    Raises:
-        InputError: no such method, or it has no such setting.
-    """
-    if name not in METHODS:
-        raise InputError(f"there is no method {name!r}; there are {', '.join(METHODS)}")
-    return with_settings(METHODS[name], name, rounds, mixing, by_item_vectors=by_item_vectors)
 
 
 def with_settings(
@@ -95,18 +86,19 @@ def with_settings(
     Raises:
         InputError: it has no such setting; `name` is what the message calls it.
     """
-    if rounds is not None:
-        if not isinstance(method, AXN | GAR | TouR):
-            raise InputError(f"{name} has no rounds to set")
-        method = replace(method, rounds=rounds)
-    if mixing is not None:
-        if not isinstance(method, AXN):
-            raise InputError(f"{name} has no mixing to set")
-        method = replace(method, mixing=mixing)
+    for setting, value in (("rounds", rounds), ("mixing", mixing)):
+        if value is not None:
+            if setting not in settings_of(method):
+                raise InputError(f"{name} has no {setting} to set")
+            method = replace(method, **{setting: value})  # type: ignore[type-var]  # it has fields
     if by_item_vectors:
-        if isinstance(method, AXN):
-            return replace(method, first_round="item vectors")
-        if isinstance(method, Rerank):
-            return Rerank(by="item vectors")
-        raise InputError(f"{name} has no first round by item vectors")
+        first = settings_of(method) & {"first_round", "by"}
+        if not first:
+            raise InputError(f"{name} has no first round by item vectors")
+        method = replace(method, **dict.fromkeys(first, "item vectors"))  # type: ignore[type-var]
     return method
+
+
+def settings_of(method: SearchMethod) -> frozenset[str]:
+    """Names of what can be set of a method, such as ``rounds``."""
+    return frozenset(field.name for field in fields(method)) if is_dataclass(method) else frozenset()

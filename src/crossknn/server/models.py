@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
+
+from crossknn.arrays import FloatArray
+from crossknn.results import SearchResult
 
 
 class _Request(BaseModel):
@@ -69,7 +74,7 @@ class SearchResponse(BaseModel):
     results: list[ResultModel]
 
 
-class ItemModel(BaseModel):
+class ItemAnswer(BaseModel):
     """An item."""
 
     id: str
@@ -100,6 +105,20 @@ class CohereRequest(BaseModel):
     top_n: int | None = Field(None, ge=1)
     return_documents: bool = False
 
+    @property
+    def to_rerank(self) -> list[str]:
+        """The texts."""
+        return [d if isinstance(d, str) else d.text for d in self.documents]
+
+    def answer(self, scores: FloatArray) -> dict[str, Any]:
+        """Cohere's, of raw logits (n_documents,)."""
+        kept, documents = _best_first(scores)[: self.top_n], self.to_rerank
+        texts = {n: {"document": {"text": documents[n]}} for n in kept} if self.return_documents else {}
+        return {
+            "results": [{"index": n, "relevance_score": _sigmoid(scores[n])} | texts.get(n, {}) for n in kept],
+            "meta": {"api_version": {"version": "2"}},
+        }
+
 
 class TEIRequest(BaseModel):
     """Text Embeddings Inference's rerank request."""
@@ -109,6 +128,18 @@ class TEIRequest(BaseModel):
     documents: None = Field(None, description="Cohere's name for texts; a request has one of them")
     raw_scores: bool = False
     return_text: bool = False
+
+    @property
+    def to_rerank(self) -> list[str]:
+        """The texts."""
+        return self.texts
+
+    def answer(self, scores: FloatArray) -> list[dict[str, Any]]:
+        """TEI's, of raw logits (n_texts,)."""
+        order = _best_first(scores)
+        texts = {n: {"text": self.texts[n]} for n in order} if self.return_text else {}
+        shown = scores.tolist() if self.raw_scores else [_sigmoid(s) for s in scores]
+        return [{"index": n, "score": shown[n]} | texts.get(n, {}) for n in order]
 
 
 class InfoModel(BaseModel):
@@ -138,3 +169,20 @@ class StateModel(BaseModel):
     """Whether it lives."""
 
     status: Literal["ok"] = "ok"
+
+
+def plain(result: SearchResult, *, trace: bool) -> dict[str, Any]:
+    """What a query found, as JSON has it."""
+    found = result.to_dict()
+    if not trace:
+        del found["trace"]
+    return found
+
+
+def _best_first(scores: FloatArray) -> list[int]:
+    order: list[int] = np.argsort(-scores, kind="stable").tolist()
+    return order
+
+
+def _sigmoid(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit)) if logit >= 0 else math.exp(logit) / (1 + math.exp(logit))

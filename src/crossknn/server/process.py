@@ -7,16 +7,18 @@ import socket
 from contextlib import suppress
 
 import uvicorn
+from rich.console import Console
 
-from crossknn.cli.terminal import notes
 from crossknn.index import Index
 from crossknn.server import ServerOptions, create_app
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-def run_server(index: Index, options: ServerOptions, host: str, port: int, examples: list[str] | None) -> None:
-    """Serve until told to stop; what was taken is finished first."""
+def run_server(
+    index: Index, options: ServerOptions, host: str, port: int, examples: list[str] | None, notes: Console
+) -> None:
+    """Serve until told to stop; what was taken is finished first. Whoever started it is told on ``notes``."""
     if host not in _LOOPBACK and options.token is None:
         notes.print(
             "[yellow]warning:[/yellow] whoever reaches this address can search; set CROSSKNN_TOKEN to ask for a token"
@@ -30,19 +32,19 @@ def run_server(index: Index, options: ServerOptions, host: str, port: int, examp
         timeout_graceful_shutdown=math.ceil(options.deadline_seconds),
     )
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
-        _Server(config, f"{len(index):,} items").run()
+        _Server(config, f"{len(index):,} items", notes).run()
 
 
 class _Server(uvicorn.Server):
     """Says where it listens, once it does."""
 
-    def __init__(self, config: uvicorn.Config, what: str) -> None:
+    def __init__(self, config: uvicorn.Config, what: str, notes: Console) -> None:
         super().__init__(config)
-        self._what = what
+        self._what, self._notes = what, notes
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listening in self.servers[:1]:
             port = listening.sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            notes.print(f"{self._what} at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
+            self._notes.print(f"{self._what} at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
