@@ -199,7 +199,7 @@ def test_two_builds_into_one_place_do_not_meet(tmp_path: Path) -> None:
     index = Index.load(out, scorer=scorer, first_stage=RandomFirstStage())
     with sole_writer(out):
         for write in (lambda: _build(out, 1), lambda: index.save(out)):
-            with pytest.raises(WriteError, match="another build"):
+            with pytest.raises(WriteError, match="another command"):
                 write()
     assert not (out / storage.COLLECTING).exists()
     _build(out, 1)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import BuildOptions, Index
+from crossknn import AXN, BuildOptions, Index
 from crossknn.errors import BudgetError, InputError
 
 
@@ -42,6 +42,7 @@ def test_items(world: Any, items: Any, message: str) -> None:
         (["cat", "  "], "got '  '"),
         (["cat", 3], "got 3"),
         (["a \udcff"], "no valid Unicode"),
+        ({"cat": "dog"}, "got a mapping"),
     ],
     ids=str,
 )
@@ -66,6 +67,8 @@ def test_queries(world: Any, queries: Any, message: str) -> None:
         ({"filter": [0, 3]}, r"one boolean.*got int64 \(2,\)"),
         ({"filter": np.ones((40, 1), dtype=bool)}, r"\(40, 1\)"),
         ({"filter": True}, r"bool \(\)"),
+        ({"method": AXN}, "is no search method"),
+        ({"method": 5}, "5 is no search method"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
@@ -74,6 +77,21 @@ def test_search(world: Any, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         index.search(world.queries[0], **arguments)
     assert not world.calls
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [({"scorer": len}, "is no scorer"), ({"first_stage": "bm25"}, "'bm25' is no first stage")],
+)
+def test_models(world: Any, models: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Index.build(world.items, **({"scorer": world.scorer, "first_stage": world.bm25} | models))
+
+
+def test_queries_may_come_one_by_one(world: Any) -> None:
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
+    found = index.search_batch((query for query in world.queries[:2]), k=1, budget=3)
+    assert [result.query for result in found] == world.queries[:2]
 
 
 def test_an_empty_query_is_refused(world: Any) -> None:
@@ -87,6 +105,7 @@ def test_an_empty_query_is_refused(world: Any) -> None:
     [
         ({"max_calls": 0}, BudgetError, "max_calls must be at least 1, got 0"),
         ({"max_calls": -1}, BudgetError, "got -1"),
+        ({"max_calls": "5"}, InputError, "max_calls must be a whole number of at least 1, got '5'"),
         ({"shard_size": 0}, InputError, "shard_size must be a whole number of at least 1, got 0"),
     ],
 )

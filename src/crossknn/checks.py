@@ -43,13 +43,15 @@ def checked_removal(ids: Collection[str], known: Collection[str], changed: Colle
 
 def checked_queries(queries: Sequence[str]) -> list[str]:
     """Queries as a list of texts that are not empty."""
-    if isinstance(queries, str):
-        raise InputError("queries must be a list of texts, got one string; for one query use search")
-    for query in queries:
+    if isinstance(queries, str | Mapping):
+        got = "one string; for one query use search" if isinstance(queries, str) else "a mapping"
+        raise InputError(f"queries must be a list of texts, got {got}")
+    texts = list(queries)
+    for query in texts:
         if not isinstance(query, str) or not query.strip():
             raise InputError(f"a query must be a text that is not empty, got {query!r}")
         check_unicode("a query", query)
-    return list(queries)
+    return texts
 
 
 def check_unicode(what: str, text: str) -> None:

@@ -45,7 +45,9 @@ def writing(place: Path) -> Iterator[None]:
     except WriteError:
         raise
     except OSError as error:
-        reason = error.strerror or str(error) or type(error).__name__  # numpy's has no strerror
+        reason = error.strerror or str(error) or type(error).__name__
+        if error.errno is None and "requested and" in reason:  # as numpy says that the disk is full
+            reason = f"No space left ({reason} bytes)"
         raise WriteError(
             f"cannot write {place}: {reason}; what was written before is whole: make room, or choose another place"
         ) from error
@@ -74,7 +76,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise WriteError(f"{folder} is being written by another build; wait, or choose another place") from None
+            raise WriteError(
+                f"{folder} is being written by another command; wait until it is done, or choose another place"
+            ) from None
     try:
         yield
     finally:

@@ -157,6 +157,12 @@ class Index:
         pass for each item under :class:`~crossknn.WithStates`, unless an earlier run has read them all.
         """
         options = options or BuildOptions()
+        for what, given, example in (
+            ("scorer", scorer, "a function is one in FunctionScorer(function, name=...)"),
+            ("first stage", first_stage, "BM25() is one, or Dense(encoder)"),
+        ):
+            if isinstance(given, type) or not (hasattr(given, "prepare") and hasattr(given, "fingerprint")):
+                raise InputError(f"{given!r} is no {what}: {example}")
         named = named_items(items)
         train = list(dict.fromkeys(checked_queries(queries)))
         folder = None if out is None else Path(out)
@@ -486,8 +492,9 @@ class Index:
         check_count("k", k)
         check_count("budget", budget)
         if budget < k:
+            tuned = " (as tuned)" if self.tuning is not None and budget == self.tuning.budget else ""
             raise InputError(
-                f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls; give a larger budget"
+                f"budget is {budget}{tuned}, but k={k} hits need at least as many cross-encoder calls: raise it"
             )
         return self.metadata.mask(filter) if isinstance(filter, Mapping) else checked_filter(filter, len(self))
 
@@ -514,8 +521,14 @@ class Index:
 
     def _method(self, asked: SearchMethod | str | None, *, tells: bool) -> SearchMethod:
         """The method asked for, or else the default, or the untuned one where it has to tell how sure it is."""
+        if isinstance(asked, str):
+            return method_named(asked)
         if asked is not None:
-            return method_named(asked) if isinstance(asked, str) else asked
+            if isinstance(asked, type) or not (hasattr(asked, "propose") and hasattr(asked, "rounds")):
+                raise InputError(
+                    f"{asked!r} is no search method; give a name such as 'axn', or an object such as AXN()"
+                )
+            return asked
         default = self.default_method()
         return untuned_method(self.item_model) if tells and not can_tell(default, self.item_model) else default
 

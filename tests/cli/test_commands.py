@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -169,6 +170,8 @@ def test_what_is_added_is_of_the_kind_that_a_field_has(folder: Path) -> None:
     (folder / "more.csv").write_text("id,text,n\nd,green thing,many\n")
     said = run("update", "x.crossknn", "more.csv", *SCORED, exit_code=1).output
     assert "'n' is a field of number in the index, and more.csv has text there" in said.replace("\n", " ")
+    shown = run(*SEARCH, "thing", "-k", "3", "--filter", "code=a1")
+    assert "the filter leaves no item" in shown.stderr
 
 
 def test_a_target_falls_back_from_a_tuned_method_that_cannot_tell(folder: Path) -> None:
@@ -188,6 +191,23 @@ def test_a_folder_of_the_name_of_a_first_stage_is_not_meant(folder: Path, name: 
     (folder / name).mkdir()
     assert absolute(name) == name
     assert absolute(f"hybrid:{name}x") == f"hybrid:{name}x"
+
+
+def test_letters_that_the_terminal_does_not_have_are_spelt_out(folder: Path) -> None:
+    (folder / "odd.jsonl").write_text('{"id": "a", "text": "snow \\u2603 \\ud83d\\ude00 man"}\n', encoding="utf-8")
+    run("build", "odd.jsonl", *SCORED, "--out", "x.crossknn")
+    command = [sys.executable, "-m", "crossknn.cli.entry", *SEARCH, "snow man", "-k", "1", "--budget", "1"]
+    start = "import sys; from crossknn.cli.entry import main; sys.argv = sys.argv[1:]; main()"
+    for more in ((), ("--json",)):
+        said = subprocess.run(
+            [command[0], "-c", start, "crossknn", *command[3:], *more],
+            env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+            capture_output=True,
+            check=True,
+        )
+        assert not said.stderr
+        assert b"\\u2603" in said.stdout
+    assert json.loads(said.stdout)["hits"][0]["text"] == "snow \u2603 \U0001f600 man"
 
 
 def _all_hits(query: str) -> Any:
@@ -223,7 +243,7 @@ def test_tuning_and_building_do_not_undo_each_other(folder: Path) -> None:
     tune = ("tune", "x.crossknn", *SCORED, "--queries", "test.jsonl", "--budget", "10", "-k", "2", "--limit", "2")
     with sole_writer(folder / "x.crossknn"):  # a build is under way
         refused = run(*tune, "--cache", "scores.sqlite", exit_code=1).output
-    assert "being written by another build" in refused
+    assert "being written by another command" in refused
     assert not (folder / "scores.sqlite").exists()  # nothing was spent
     environment = os.environ | {"SLEEP": "0.2", "PYTHONPATH": str(folder), "TOUCH": str(folder / "asked")}
     command = [sys.executable, "-c", "from crossknn.cli.entry import main; main()"]
@@ -232,7 +252,7 @@ def test_tuning_and_building_do_not_undo_each_other(folder: Path) -> None:
     while not (folder / "asked").exists():
         assert time.monotonic() < end
         time.sleep(0.02)
-    assert "being written by another build" in run(*BUILD, exit_code=1).output
+    assert "being written by another command" in run(*BUILD, exit_code=1).output
     assert "recall of the top 2" in tuning.communicate(timeout=60)[0]
     assert tuning.returncode == 0
     assert storage.load(folder / "x.crossknn").config["tuning"]["k"] == 2
@@ -247,7 +267,7 @@ def test_two_builds_at_once_of_two_processes(folder: Path) -> None:
     both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate(timeout=60)[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 1]
-    assert sum("being written by another build" in text for text in said) == 1
+    assert sum("being written by another command" in text for text in said) == 1
     assert storage.load(folder / "x.crossknn").config["n_items"] == 42
 
 
@@ -361,7 +381,7 @@ def test_the_price_is_less_by_what_an_interrupted_build_has_done(folder: Path) -
     sys.modules.pop("my_scorer")
     before = {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
     asked = run(*build, "--dry-run").output
-    assert "420 cross-encoder calls, of which an interrupted build has done 256" in asked
+    assert "420 cross-encoder calls, of which an interrupted build has done 256 (with the same plan and seed)" in asked
     assert "164 cross-encoder calls, about" in asked
     assert "another run" in run(*build, "--dry-run", "--max-calls", "300", exit_code=1).stderr
     assert {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()} == before
@@ -761,6 +781,21 @@ def test_a_service_is_closed_to_the_world_unless_told(folder: Path, monkeypatch:
         batch_pairs=5,
         wait_ms=4,
         allow_origins=("https://a.example",),
+    )
+
+
+def test_an_address_that_is_taken_or_is_none_is_said_in_one_line(folder: Path) -> None:
+    pytest.importorskip("uvicorn")
+    run(*BUILD)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        said = run("serve", "x.crossknn", *SCORED, "--port", port, exit_code=1).stderr
+    assert f"cannot listen at 127.0.0.1, port {port}: Address already in use; try another --port" in said
+    assert (
+        "cannot listen at no.such.host"
+        in run("serve", "x.crossknn", *SCORED, "--host", "no.such.host", exit_code=1).stderr
     )
 
 

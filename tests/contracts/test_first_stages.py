@@ -207,7 +207,11 @@ def test_of_other_items_only_the_new_are_prepared_and_as_if_they_had_been_there(
     if isinstance(first_stage, WithVectors) and not isinstance(first_stage.first, LateInteraction):
         expected = first_stage.first.prepare(texts).scores(QUERIES)
     np.testing.assert_allclose(done.scores(QUERIES), expected, rtol=1e-5, atol=1e-5)
+    fewer = updated(first_stage, bound, ITEMS[2:], np.arange(2, len(ITEMS)))
+    if not isinstance(first_stage, WithVectors) or isinstance(first_stage.first, LateInteraction):
+        np.testing.assert_allclose(fewer.scores(QUERIES), bound.scores(QUERIES)[:, 2:], rtol=1e-5, atol=1e-5)
     if isinstance(bound, VectorFirstStage):
+        np.testing.assert_array_equal(fewer.item_vectors, bound.item_vectors[2:])
         np.testing.assert_array_equal(done.item_vectors[rows >= 0], bound.item_vectors[rows[rows >= 0]])
         np.testing.assert_allclose(done.item_vectors, bound.item_vectors[of_old], atol=1e-5)
         np.testing.assert_allclose(again.item_vectors, bound.item_vectors, atol=1e-5)

@@ -72,6 +72,8 @@ def test_queries_with_and_without_ids_and_labels(tmp_path: Path) -> None:
         ("x.jsonl.gz", b'{"id": "a", "text": "t"}\n', "no whole gzip file"),
         ("x.csv", b"id,text\na,b,c\n", "line 2: more fields"),
         ("x.csv", b"name\nb\n", "line 2: an item needs"),
+        ("x.csv", b"id,id,text\na,b,c\n", "line 1: the header has 'id' twice"),
+        ("x.jsonl", b'{"id": "a", "text": "half \\ud800"}\n', "line 1: 'text' is no valid Unicode"),
         ("x.csv", b'id,text\na,"cut o', "line 2: unexpected end of data"),
         ("x.csv", b"id,text\na,caf\xe9\n", "line 2: not UTF-8"),
         ("x.tsv", "id\ttext\n".encode("utf-16"), "line 1: not UTF-8"),
@@ -154,6 +156,13 @@ def test_metadata_in_any_format(tmp_path: Path, name: str, content: str) -> None
     assert list(read_items(path)) == ["a", "b", "3"]
     with pytest.raises(InputError, match=r"no item of .* has the field 'yaer'; its fields are .*'year'"):
         read_metadata(path, ["yaer"])
+
+
+def test_metadata_that_cannot_be_kept_says_where(tmp_path: Path) -> None:
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"id": "a", "n": 1}\n{"id": "b", "n": NaN}\n')
+    with pytest.raises(InputError, match=r"items\.jsonl, line 2: a value of 'n' must be a text, a finite number"):
+        read_metadata(path, ["n"])
 
 
 def test_metadata_of_parquet_has_dates_as_texts(tmp_path: Path) -> None:

@@ -202,7 +202,10 @@ class _Price:
             left += f", about {needed} at {rate:,.0f} calls/s (tried on {self.tried} pairs)"
         if not self.done:
             return left
-        whole = f"{self.calls:,} cross-encoder calls, of which an interrupted build has done {self.done:,}"
+        whole = (
+            f"{self.calls:,} cross-encoder calls, of which an interrupted build has done {self.done:,} (with the same "
+            "plan and seed)"
+        )
         return f"{whole}; what is left:\n{left}"
 
 

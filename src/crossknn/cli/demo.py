@@ -52,7 +52,7 @@ def demo(
 ) -> None:
     """Build an index of ICD-10-CM with a real cross-encoder, and find codes from clinicians' phrases.
 
-    Example: [bold]crossknn demo[/bold]   (needs: pip install 'crossknn[demo]')
+    Example: [bold]crossknn demo[/bold]   (needs: pip install 'crossknn\\[demo]')
     """
     run_demo(out_folder, as_json=as_json)
 

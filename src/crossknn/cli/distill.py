@@ -44,7 +44,7 @@ def distill(
 ) -> None:
     """Fine-tune an index's own dual encoder on the scores it was built with; costs no cross-encoder call.
 
-    A run that was interrupted goes on when the same command is run again. Needs: pip install 'crossknn[torch]'.
+    A run that was interrupted goes on when the same command is run again. Needs: pip install 'crossknn\\[torch]'.
 
     Example: [bold]crossknn distill codes.crossknn --out encoder/ --index better.crossknn[/bold]
     """

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 
 _INTERRUPTED = 130
 
@@ -15,6 +17,9 @@ def main() -> None:
         signal.signal(signal.SIGINT, _leave)
     from crossknn.cli.app import app
 
+    for stream in (sys.stdout, sys.stderr):  # texts may have letters that a terminal's encoding has not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if heard:
             signal.signal(signal.SIGINT, signal.default_int_handler)

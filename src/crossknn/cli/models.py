@@ -48,7 +48,12 @@ _KEYWORDS = ("bm25", "tfidf", "random", "demo")
 """Names that stay what they are where a folder has the same."""
 
 Shortlisted = Annotated[
-    int | None, typer.Option("--shortlist", min=1, help="Let each query see only so many of the first stage's best.")
+    int | None,
+    typer.Option(
+        "--shortlist",
+        min=1,
+        help="Let each query see only so many of the first stage's best, or as many as its budget where that is more.",
+    ),
 ]
 
 

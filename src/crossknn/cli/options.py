@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer
 from crossknn.errors import InputError
 from crossknn.index import Index
+from crossknn.scorers import CachedScorer
 from crossknn.search import METHODS, SearchMethod, Shortlist, method_named, settings_of, with_settings
 from crossknn.storage import read_manifest
 
@@ -79,19 +81,20 @@ def open_index(
     scorer_spec, first_spec = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
     if scorer_spec is None or first_spec is None:
         raise InputError(f"{folder} does not say what it was built with; name --scorer and --first-stage")
-    with _remembered("--scorer", scorer is None):
-        opened = open_scorer(scorer_spec, device, cache_file, named=scorer is not None)
-    with _remembered("--first-stage", first_stage is None):
+    with _remembered("--scorer", None if scorer else scorer_spec):
+        opened = open_scorer(scorer_spec, device, named=scorer is not None)
+    opened = opened if cache_file is None else CachedScorer(opened, cache_file)
+    with _remembered("--first-stage", None if first_stage else first_spec):
         retriever = open_first_stage(first_spec, device, opened)
     return Index.load(folder, scorer=opened, first_stage=retriever, in_memory=in_memory)
 
 
 @contextmanager
-def _remembered(option: str, remembered: bool) -> Iterator[None]:
-    """Say where a name came from that the user did not give."""
+def _remembered(option: str, remembered: str | None) -> Iterator[None]:
+    """Say where a name came from that the user did not give, where it may be the name that is wrong."""
     try:
         yield
     except InputError as error:
-        if not remembered:
+        if remembered is None or re.split("[:+]", remembered)[-1] not in str(error):
             raise
         raise InputError(f"{error} (the index remembers it; where it has moved, name {option})") from error

@@ -23,7 +23,7 @@ from crossknn.cli.options import (
     chosen_method,
     open_index,
 )
-from crossknn.cli.terminal import one_line_errors, out, result_table
+from crossknn.cli.terminal import notes, one_line_errors, out, result_table
 from crossknn.errors import InputError
 from crossknn.inputs import read_queries
 
@@ -86,8 +86,10 @@ def search(
     )
     if as_json:
         for result in results:
-            typer.echo(json.dumps(result.to_dict(), ensure_ascii=False))
+            typer.echo(json.dumps(result.to_dict(), ensure_ascii=not out.encoding.startswith("utf")))
         return
     for result in results:
         out.print(result_table(result))
         out.print()
+    if filter and results[0].calls == 0:
+        notes.print("note: the filter leaves no item; texts are compared letter by letter, capitals too")

@@ -40,7 +40,7 @@ def serve(
 ) -> None:
     """Serve an index over HTTP, with a page to try it at /. A token in CROSSKNN_TOKEN is asked of clients.
 
-    Example: [bold]crossknn serve codes.crossknn --port 8080[/bold]   (needs: pip install 'crossknn[serve]')
+    Example: [bold]crossknn serve codes.crossknn --port 8080[/bold]   (needs: pip install 'crossknn\\[serve]')
     """
     import_extra("fastapi", "serve")
     from crossknn.server import ServerOptions

@@ -121,9 +121,10 @@ class _BoundWithStates(BoundDense):
     def updated(self, items: Sequence[str], rows: IntArray) -> _BoundWithStates:
         """As of the dual encoder; and reads the new items, a pass of the cross-encoder for each. Mean and axes stay
         those of the items that were there first."""
-        own = self._own.updated(items, rows)
-        new = _narrowed(_read(self._scorer, new_texts(items, rows)), self._mean, self._axes)
-        states = with_new_rows(self.item_vectors[:, -self._axes.shape[1] :], rows, new)
+        own, texts, width = self._own.updated(items, rows), new_texts(items, rows), self._axes.shape[1]
+        none = np.empty((0, width), dtype=np.float32)
+        new = _narrowed(_read(self._scorer, texts), self._mean, self._axes) if texts else none
+        states = with_new_rows(self.item_vectors[:, self.item_vectors.shape[1] - width :], rows, new)
         return _BoundWithStates(own, np.hstack([own.item_vectors, states]), self._scorer, self._mean, self._axes)
 
     def embed_queries(self, queries: Sequence[str]) -> FloatArray:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from crossknn.checks import check_unicode
 from crossknn.errors import InputError, import_extra
 
 Row = dict[str, Any]
@@ -90,6 +91,9 @@ def _csv_rows(path: Path, **dialect: Any) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(2**31 - 1)  # the module's own limit is 131,072 characters
     reader = csv.DictReader(_text_lines(path), **dialect)
     try:
+        header = reader.fieldnames or []
+        if twice := [name for name in header if header.count(name) > 1]:
+            raise InputError(f"{path}, line 1: the header has {twice[0]!r} twice; rename one of these columns")
         for row in reader:
             place = f"{path}, line {reader.line_num}"
             if None in row:
@@ -125,6 +129,7 @@ def field(place: str, row: Row, *names: str) -> str:
     for name in names:
         value = row.get(name)
         if isinstance(value, str | int) and not isinstance(value, bool):
+            check_unicode(f"{place}: {name!r}", str(value))
             return str(value).strip()
         if value is not None:
             raise InputError(f"{place}: {name!r} must be text or a whole number, got {shown(row)}")

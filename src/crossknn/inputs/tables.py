@@ -127,6 +127,10 @@ def read_metadata(path: Path, fields: Sequence[str], *, joining: Metadata | None
         known = {**(nested if isinstance(nested, dict) else {}), **row}
         others |= dict.fromkeys(known)
         values = {name: _plain(known[name]) for name in fields if known.get(name) not in (None, "")}
+        try:
+            Metadata([values])
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
         put(place, "id", found, field(place, row, "id", "_id"), values)
     for name in fields:
         if name not in kinds and not any(name in row for row in found.values()):

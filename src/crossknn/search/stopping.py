@@ -33,8 +33,9 @@ from crossknn.search.rounds import Progress, SearchMethod, Task
 
 _DEGREES_OF_FREEDOM = 20
 _CANNOT = (
-    "{} does not know how sure it is over this index, so it can neither stop at a target recall nor share a budget; "
-    "use AXN over item vectors, with a BayesianRidge solver and no mixing (the methods axn, bayes and bayes-ucb)"
+    "{}, as it is set, does not know how sure it is over this index, so it can neither stop at a target recall nor "
+    "share a budget; use AXN over item vectors, with a BayesianRidge solver and no mixing (the methods axn, bayes and "
+    "bayes-ucb)"
 )
 
 
@@ -137,8 +138,8 @@ class RecallTarget:
     calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
-        if self.recall is not None and not 0 < self.recall < 1:
-            raise InputError(f"target_recall must lie between 0 and 1, got {self.recall}")
+        if self.recall is not None and not (isinstance(self.recall, int | float) and 0 < self.recall < 1):
+            raise InputError(f"target_recall must lie between 0 and 1, got {self.recall!r}")
         if self.k < 1:
             raise InputError(f"k must be at least 1, got {self.k}")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -62,12 +64,22 @@ def problem_of(error: BaseException) -> Problem:
     return Problem(500, "an error that nobody expected; the service's log has more")
 
 
+def _said(wrong: Mapping[str, Any]) -> str:
+    """What a request has that it should not have, in words."""
+    where = ".".join(map(str, wrong["loc"][1:])) or str(wrong["loc"][0])
+    if wrong["type"] == "json_invalid":
+        return (
+            f"the body is no JSON: {wrong.get('ctx', {}).get('error', 'it cannot be read')} (at its character {where})"
+        )
+    return f"{where}: {wrong['msg']}"
+
+
 def install(app: FastAPI) -> None:
     """Make an app answer every error with a problem document."""
 
     async def validation(_: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        wrong = [f"{'.'.join(map(str, e['loc'][1:])) or e['loc'][0]}: {e['msg']}" for e in error.errors()[:5]]
+        wrong = [_said(e) for e in error.errors()[:5]]
         return Problem(422, "; ".join(wrong)[:1000]).response()
 
     async def http(_: Request, error: Exception) -> JSONResponse:

@@ -9,6 +9,7 @@ from contextlib import suppress
 import uvicorn
 from rich.console import Console
 
+from crossknn.errors import InputError
 from crossknn.index import Index
 from crossknn.server import ServerOptions, create_app
 
@@ -31,8 +32,24 @@ def run_server(
         server_header=False,
         timeout_graceful_shutdown=math.ceil(options.deadline_seconds),
     )
+    listening = _listening(host, port)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
-        _Server(config, f"{len(index):,} items", notes).run()
+        _Server(config, f"{len(index):,} items", notes).run([listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        InputError: the address is taken, or is none of this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise InputError(
+            f"cannot listen at {host}, port {port}: {error.strerror or error}; try another --port or --host"
+        ) from error
 
 
 class _Server(uvicorn.Server):
