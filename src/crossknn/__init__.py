@@ -22,9 +22,10 @@ if TYPE_CHECKING:
         WithStates,
         WithVectors,
     )
-    from crossknn.index import Index, OpenSearch
+    from crossknn.index import Index
     from crossknn.learning import BuildOptions
     from crossknn.onnx_model import OnnxOptions
+    from crossknn.open_search import OpenSearch
     from crossknn.results import Hit, SearchResult
     from crossknn.scorers import CachedScorer, FunctionScorer, OnnxScorer, ReplayScorer, SentenceTransformersScorer
     from crossknn.scores import AllItems, PerItem, PerQuery

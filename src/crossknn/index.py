@@ -21,14 +21,14 @@ from crossknn.first_stage import FirstStage
 from crossknn.index_contents import arguments_of, check_built_with, contents_of, prepared_for_build, prepared_of
 from crossknn.learning import BuildOptions, Learned, chosen, fitted, learn
 from crossknn.metadata import Conditions, checked_metadata
+from crossknn.open_search import OpenSearch, results_of
 from crossknn.prepared import PreparedItems
-from crossknn.results import Hit, ScoredItem, SearchResult
+from crossknn.results import SearchResult
 from crossknn.scorers import Scorer
 from crossknn.scorers.base import checked_scores
 from crossknn.scores import ScoreMatrix
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import (
-    Progress,
     RecallTarget,
     Rounds,
     SearchMethod,
@@ -40,7 +40,6 @@ from crossknn.search import (
 )
 from crossknn.search.stopping import can_tell
 from crossknn.tuning import Tuning, tune
-from crossknn.vectors import ranks_of
 
 _QUERIES_AT_ONCE = 64
 
@@ -412,7 +411,7 @@ class Index:
                 rounds = self._rounds(task, k, budget, target_recall, max_ms, method, began)
                 run(rounds, task)
                 known = rounds.progress()
-            results += self._results(task, known, k)
+            results += results_of(self, task, known, k)
         return results
 
     def open_search(
@@ -597,63 +596,3 @@ class Index:
     def task(self, queries: Sequence[str], allowed: BoolArray | None = None) -> Task:
         """What a search method gets to see of some queries. Costs no CE call."""
         return self.prepared.task(queries, self.item_model, self.prepared.embed_queries(queries), allowed)
-
-    def _results(self, task: Task, progress: Sequence[Progress], k: int) -> list[SearchResult]:
-        results = []
-        for row, (query, known) in enumerate(zip(task.queries, progress, strict=True)):
-            (indices,), (scores,), rounds = known.indices, known.scores, known.round_of_column()
-            best = np.lexsort((indices, -scores))[:k]
-            ranks = ranks_of(task.first_stage_scores[row], indices[best], task.allowed)
-            hits = tuple(
-                Hit(self.item_ids[i], float(s), int(r), int(rank), self.items[i], dict(self.metadata[i]))
-                for i, s, r, rank in zip(indices[best], scores[best], rounds[best], ranks, strict=True)
-            )
-            expected = None if known.expected_recall is None else float(known.expected_recall[0])
-            results.append(SearchResult(query, hits, len(indices), tuple(known.rounds), expected))
-        return results
-
-
-class OpenSearch:
-    """One query's search under way; made by :meth:`Index.open_search`.
-
-    Attributes:
-        query: its text.
-    """
-
-    def __init__(self, index: Index, task: Task, rounds: Rounds, k: int) -> None:
-        self.query = task.queries[0]
-        self._index, self._task, self._rounds, self._k = index, task, rounds, k
-
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to score: the budget, the items or the time are spent, or the target is met."""
-        return self._rounds.done
-
-    def ask(self) -> IntArray:
-        """(size,) positions of the items to be scored next, best first; the same until told their scores.
-
-        Raises:
-            InputError: the search is done, or its method cannot search this index.
-        """
-        return self._rounds.ask()[1]
-
-    def tell(self, scores: FloatArray) -> None:
-        """The items' CE scores, (size,) finite raw logits in the order asked for.
-
-        Raises:
-            InputError: nothing was asked for, another number of scores was, or a score is not finite.
-        """
-        self._rounds.tell(scores)
-
-    def result(self) -> SearchResult:
-        """The best of what was scored so far."""
-        return self._index._results(self._task, self._rounds.progress(), self._k)[0]
-
-    def scored(self) -> list[ScoredItem]:
-        """Every item scored so far, in the order they were."""
-        (known,) = self._rounds.progress()
-        columns = zip(known.indices[0], known.scores[0], known.predicted[0], known.round_of_column(), strict=True)
-        return [
-            ScoredItem(self._index.item_ids[i], float(s), None if np.isnan(p) else float(p), int(r))
-            for i, s, p, r in columns
-        ]

@@ -16,7 +16,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, PlainTextResponse, StreamingResponse
 
-from crossknn.index import Index, OpenSearch
+from crossknn.index import Index
+from crossknn.open_search import OpenSearch
 from crossknn.search import METHODS
 from crossknn.server.asked import check_rerank, jobs_of
 from crossknn.server.limits import Limited

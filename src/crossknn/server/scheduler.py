@@ -19,7 +19,8 @@ import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
 from crossknn.errors import CrossKNNError, ScorerError
-from crossknn.index import Index, OpenSearch
+from crossknn.index import Index
+from crossknn.open_search import OpenSearch
 from crossknn.results import SearchResult
 from crossknn.scorers.base import checked_scores, prepared
 
