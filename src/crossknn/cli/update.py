@@ -22,7 +22,9 @@ def update(
     index: IndexPath,
     items: Annotated[
         Path | None,
-        typer.Argument(help="Items to add, or to change where the index has their id; a file as build takes it."),
+        typer.Argument(
+            metavar="ITEMS", help="Items to add, or to change where the index has their id; a file as build takes it."
+        ),
     ] = None,
     remove: Annotated[
         Path | None, typer.Option(help="Ids of items to take out: a TXT with one a line, or a table with id.")
