@@ -49,7 +49,7 @@ def systems(base: Index, train: list[str], calls: float) -> Mapping[str, System]
 
     def learned(name: str, queries: int = QUERIES) -> Index:
         parsed = SystemName.parse(f"{name}@{calls:g}x{queries}")
-        return base.learn(train[:queries], parsed.build_options(len(train), len(base), SEED))
+        return base.learn(train, parsed.build_options(len(train), len(base), SEED))
 
     def with_model(model: ItemModel) -> Index:
         assert whole.learned is not None

@@ -300,10 +300,11 @@ def new_items_table(measured: dict[str, Any]) -> str:
     """What `new_items.py` measured."""
     head = [f"{point}, {which}" for point in ("10@100", "100@500") for which in ("all items", "new items")]
     rows = [
-        [name, *(f"{value:.1f}" for of_point in at.values() for value in of_point.values())]
-        for name, at in measured["recall"].items()
+        [f"`{name}`, new items {how}", *(f"{value:.1f}" for of_point in at.values() for value in of_point.values())]
+        for name, ways in measured["recall"].items()
+        for how, at in ways.items()
     ]
-    return table(["new items are", *head], rows)
+    return table(["", *head], rows)
 
 
 REPORT_OF = (

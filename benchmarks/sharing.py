@@ -65,7 +65,7 @@ def main() -> None:
             bases[name.first] = Index.build(data.items, scorer=scorer, first_stage=first)
         index = bases[name.first]
         if name.learner is not None:
-            index = index.learn(train[: name.queries], name.build_options(len(train), len(index), 0))
+            index = index.learn(train, name.build_options(len(train), len(index), 0))
         found = []
         for start in range(0, len(queries), BATCH):
             some = slice(start, start + BATCH)

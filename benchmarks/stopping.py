@@ -192,7 +192,7 @@ def main() -> None:
         name = SystemName.parse(system)
         index = plain[name.first]
         if name.learner is not None:
-            index = index.learn(train[: name.queries], name.build_options(len(train), len(index), 0))
+            index = index.learn(train, name.build_options(len(train), len(index), 0))
         paths = trajectories(index, name.search_method(), queries, exact)
         stops = [row for k in KS for row in readings(*paths[k], k)]
         fixed = [row for k in KS for row in at_fixed_budgets(*paths[k], k)]

@@ -340,6 +340,21 @@ def test_a_cap_leaves_both_passes_to_fewer_queries(make_world: Any) -> None:
     assert np.bincount(index.train_scores.query_indices).tolist() == [20, 15, 10]
 
 
+def test_a_cap_is_spent_on_queries_that_stand_for_the_others(make_world: Any) -> None:
+    world = make_world(n_queries=30, n_items=60)
+    groups = np.arange(30) % 3
+    world.query_vectors[:] = np.eye(6)[groups] + 0.01 * world.query_vectors
+    options = BuildOptions(PerQuery(6, 4), MFTransductive(), refine=10, max_calls=60)
+    index = Index.build(
+        world.items, scorer=world.scorer, first_stage=world.dense, queries=world.queries, options=options
+    )
+    learned = [world.queries.index(query) for query in index.train_queries]
+    assert sorted(groups[learned]) == [0, 1, 2]
+    assert len(index.train_scores.values) == len(world.calls) == 60
+    words = Index.build(world.items, scorer=world.scorer, first_stage=BM25(), queries=world.queries, options=options)
+    assert np.unique(words.train_scores.query_indices).tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("plan", "cap", "spent"),
     [

@@ -19,10 +19,14 @@ from crossknn.first_stage.beside import BoundWithVectors
 from crossknn.prepared import PreparedItems
 from crossknn.scores import Pairs, PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
+from crossknn.scores.representatives import representatives
 from crossknn.search import Task, untuned_method
 from crossknn.search.refinement import next_pairs
 
 _SECOND_PASS = 50
+_COMPARED = 4_000
+"""Train queries of which those are chosen that stand for the others: of more, so many drawn at random."""
+
 _PLANNED_AT_ONCE = 2**22
 """First-stage scores in memory while pairs are planned (16 MB), though no fewer than eight queries'."""
 
@@ -39,7 +43,10 @@ class BuildOptions:
             with item vectors learned from the first (:mod:`crossknn.search.refinement`). None is 50 where the plan is
             the one that is here by default, so that a train query costs 100 calls, and 0 (no second pass) beside
             another.
-        max_calls: cap on CE calls; both passes give up the last train queries to keep it.
+        max_calls: cap on CE calls. What it pays for is spent on as many train queries as have their pairs in both
+            passes: over a dense first stage on those that stand for the others best
+            (:func:`~crossknn.scores.representatives.representatives`), else on the first ones. With
+            :class:`~crossknn.PerItem`, of which more queries make no more calls, the last pairs are given up.
         shard_size: fewest pairs scored between two writes to disk; a crash loses these, or up to 64 times as many of a
             scorer that takes less than half a second for them.
         seed: of the plan's random part.
@@ -90,6 +97,15 @@ class BuildOptions:
         kept = math.ceil(self.max_calls / (each * (first + second) / first))
         return min(first, self.max_calls, round(kept * each))
 
+    def n_paid(self, n_queries: int, n_items: int) -> int:
+        """Train queries that the cap pays for, the last one perhaps in part; all where that is no matter of queries."""
+        if self.max_calls is None or not n_queries:
+            return n_queries
+        each = sum(self._prices(1, n_items))
+        paid = min(n_queries, math.ceil(self.max_calls / each))
+        fewer = self.plan.n_calls(paid, n_items) < self.plan.n_calls(n_queries, n_items)
+        return paid if fewer and self.plan.n_scored(n_queries, n_items) == n_queries else n_queries
+
     def _prices(self, n_queries: int, n_items: int) -> tuple[int, int]:
         """Of both passes, with no cap."""
         first, scored = self.plan.n_calls(n_queries, n_items), self.plan.n_scored(n_queries, n_items)
@@ -101,7 +117,7 @@ class Learned:
     """What was learned.
 
     Attributes:
-        queries: the train queries.
+        queries: the train queries that it was learned from.
         scores: (n_queries, n_items) what was observed.
         item_model: made of them.
     """
@@ -129,11 +145,12 @@ def learn(
 
     Raises and cost: as :meth:`crossknn.Index.build`.
     """
-    vectors = items.embed_queries(queries)
+    rng = np.random.default_rng(options.seed)
+    queries, vectors = _paid(items, queries, options.n_paid(len(queries), len(items)), rng)
     rows = max(8, _PLANNED_AT_ONCE // len(items))
     parts = (slice(start, start + rows) for start in range(0, len(queries), rows))
     blocks = (items.first_stage_scores(queries[p], None if vectors is None else vectors[p]) for p in parts)
-    pairs = options.plan.pairs(blocks, (len(queries), len(items)), np.random.default_rng(options.seed))
+    pairs = options.plan.pairs(blocks, (len(queries), len(items)), rng)
     if options.max_calls is not None:
         pairs = pairs.capped(options.first_pass_price(len(queries), len(items)))
     factorization = chosen(options.factorization, pairs, items)
@@ -148,6 +165,20 @@ def learn(
             scores = scores.with_more(more)
             model = fitted(items, queries, scores, factorization, vectors)
     return Learned(queries, scores, model)
+
+
+def _paid(
+    items: PreparedItems, queries: list[str], n: int, rng: np.random.Generator
+) -> tuple[list[str], FloatArray | None]:
+    """So many of the train queries, and their vectors: those that stand for the others best, if there are vectors."""
+    if n == len(queries) or items.vectors is None:
+        return queries, items.embed_queries(queries)
+    if len(queries) > max(n, _COMPARED):
+        queries = [queries[at] for at in np.sort(rng.choice(len(queries), max(n, _COMPARED), replace=False))]
+    vectors = items.embed_queries(queries)
+    assert vectors is not None
+    standing = representatives(vectors, n)
+    return [queries[at] for at in standing], vectors[standing]
 
 
 def chosen(factorization: Factorization | None, pairs: Pairs, items: PreparedItems) -> Factorization:

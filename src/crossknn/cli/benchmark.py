@@ -68,7 +68,7 @@ def benchmark_command(
         list[str],
         typer.Option(
             help="METHOD, perhaps with -rROUNDS, /FIRST and :LEARNER@CALLS behind: axn-r20, rerank/bm25, axn:mf@2. "
-            "CALLS are offline calls per item; @CALLSxQUERIES spends them on the first QUERIES train queries. FIRST: "
+            "CALLS are offline calls per item; @CALLSxQUERIES spends them on QUERIES of the train queries. FIRST: "
             "bm25, tfidf, random, vectors, distilled, hybrid, late, states, latestates. LEARNER: scale, mf and mf-side "
             "(both perhaps -refined), mf-side-distilled, mf-adamw, mf-ind, cur, distilled. Repeat for more, the "
             "baseline first."

@@ -130,10 +130,11 @@ def build(
     calls = options.price(len(train), len(texts))
     if dry_run:
         asked = train, list(texts.values())
+        paid = train if options.n_paid(len(train), len(texts)) == len(train) else None, asked[1]
         first = options.first_pass_price(len(train), len(texts))
         ledger = out_folder / COLLECTING
-        done = finished_calls(ledger, *asked, opened, first, options.shard_size)
-        done += finished_calls(ledger / REFINED, *asked, opened, None, options.shard_size)
+        done = finished_calls(ledger, *paid, opened, first, options.shard_size)
+        done += finished_calls(ledger / REFINED, *paid, opened, None, options.shard_size)
         price = _price(opened, *asked, calls, done, to_read)
         typer.echo(json.dumps(asdict(price)) if as_json else price.in_words())
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,7 @@ class Lab:
             timed.kept = kept
             told = timed.told(self.progress(name.label))
             base, embed_seconds = self._base(name)
-            index = base.learn(self._train_queries(name), options, progress=told)
+            index = base.learn(self.data.train_queries, options, progress=told)
             reembed_seconds = self._reembed_seconds(index)
             kept.take_off(reembed_seconds)
         return index, self._cost(index, embed_seconds, kept.seconds, reembed_seconds)
@@ -158,9 +158,6 @@ class Lab:
         index.item_model.place(vectors)
         return time.perf_counter() - start
 
-    def _train_queries(self, name: SystemName) -> Sequence[str]:
-        return self.data.train_queries[: name.queries]
-
     def _build_options(self, name: SystemName) -> tuple[BuildOptions, Timed]:
         options = name.build_options(len(self.data.train_queries), len(self.data.items), self.options.seed)
         factorization = options.factorization
@@ -180,7 +177,7 @@ class Lab:
         model, label = self.options.trainable(), name.label
         with kept_time(self._time_file(name)) as kept:
             timed.kept = kept
-            scored = self.base.learn(self._train_queries(name), options, progress=timed.told(self.progress(label)))
+            scored = self.base.learn(self.data.train_queries, options, progress=timed.told(self.progress(label)))
             assert scored.train_scores is not None
             distillation = replace(fine_tuning, checkpoint=self._checkpoint(name))
             steps = self.progress(f"{label}, training")

@@ -128,7 +128,8 @@ class SystemName:
             appendix A.4 of the paper; ``distilled`` is a fine-tuned dual encoder); None learns nothing.
         calls: CE calls offline for each item, one of them to read it where ``first`` has states; None is the learner's
             own setting (100 for each train query, all items for CUR).
-        queries: how many of the train queries, the first ones, are learned from; None takes all.
+        queries: how many of the train queries are learned from, those that stand for the others best
+            (:class:`~crossknn.BuildOptions`); None takes all.
     """
 
     method: str

@@ -98,7 +98,7 @@ def _gaps(scores: FloatArray) -> list[tuple[int, int]]:
 
 def finished_calls(
     folder: Path,
-    queries: Sequence[str],
+    queries: Sequence[str] | None,
     items: Sequence[str],
     scorer: Scorer,
     n_pairs: int | None,
@@ -110,18 +110,18 @@ def finished_calls(
     refused when the scores are collected.
 
     Args:
-        folder, queries, items, scorer, shard_size: as there.
-        n_pairs: how many pairs there are; None where only the folder knows.
+        folder, items, scorer, shard_size: as there.
+        queries, n_pairs: as there; None where only the folder knows which, or how many.
 
     Raises:
         InputError: the folder holds scores of other texts, another scorer or another number of pairs.
     """
     if not has_ledger(folder):
         return 0
-    contents = _contents(queries, items, scorer, n_pairs or 0, shard_size)
-    stored = _stored(folder)
-    n_pairs = int(stored["n_pairs"]) if n_pairs is None and isinstance(stored.get("n_pairs"), int) else n_pairs or 0
-    run = _check_ledger(folder, contents | {"n_pairs": n_pairs})
+    contents = _contents(queries or (), items, scorer, n_pairs or 0, shard_size)
+    unknown = {name for name, value in (("queries", queries), ("n_pairs", n_pairs)) if value is None}
+    run = _check_ledger(folder, {name: value for name, value in contents.items() if name not in unknown})
+    n_pairs = n_pairs if n_pairs is not None else int(_stored(folder).get("n_pairs", 0))
     return sum(len(scores) for _, scores in _shards(folder, run, n_pairs, shard_size))
 
 
