@@ -171,14 +171,11 @@ def _paid(
     items: PreparedItems, queries: list[str], n: int, rng: np.random.Generator
 ) -> tuple[list[str], FloatArray | None]:
     """So many of the train queries, and their vectors: those that stand for the others best, if there are vectors."""
-    if n == len(queries) or items.vectors is None:
-        return queries, items.embed_queries(queries)
-    if len(queries) > max(n, _COMPARED):
-        queries = [queries[at] for at in np.sort(rng.choice(len(queries), max(n, _COMPARED), replace=False))]
-    vectors = items.embed_queries(queries)
-    assert vectors is not None
-    standing = representatives(vectors, n)
-    return [queries[at] for at in standing], vectors[standing]
+    if n < len(queries) and items.vectors is not None:
+        if len(queries) > max(n, _COMPARED):
+            queries = [queries[at] for at in np.sort(rng.choice(len(queries), max(n, _COMPARED), replace=False))]
+        queries = [queries[at] for at in representatives(items.meanings(queries), n)]
+    return queries, items.embed_queries(queries)
 
 
 def chosen(factorization: Factorization | None, pairs: Pairs, items: PreparedItems) -> Factorization:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.factorization import ItemModel
-from crossknn.first_stage import FirstStage, VectorFirstStage
+from crossknn.first_stage import Dense, FirstStage, VectorFirstStage, WithVectors
 from crossknn.first_stage.base import BoundFirstStage, Kept, kept_of, updated
 from crossknn.scorers import Scorer
 from crossknn.scorers.base import BoundScorer, prepared
@@ -76,6 +78,16 @@ class PreparedItems:
         """(n_queries, d) vectors by the first stage; None if it has none."""
         first_stage = self.bound_first_stage
         return first_stage.embed_queries(queries) if isinstance(first_stage, VectorFirstStage) else None
+
+    def meanings(self, queries: Sequence[str]) -> FloatArray:
+        """(n_queries, d) vectors that tell which queries are about the same: a dual encoder's own, whatever stands
+        beside them. Spellings beside make queries alike that mean other things."""
+        first_stage = self.first_stage.dense if isinstance(self.first_stage, WithVectors) else self.first_stage
+        if isinstance(first_stage, Dense):
+            return np.asarray(first_stage.encoder.embed(queries), dtype=np.float32)
+        vectors = self.embed_queries(queries)
+        assert vectors is not None  # nobody asks where there are none
+        return vectors
 
     def first_stage_scores(
         self, queries: Sequence[str], vectors: FloatArray | None, allowed: BoolArray | None = None
