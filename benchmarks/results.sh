@@ -16,6 +16,7 @@
 #     late      late interaction before hybrid vectors, on all three
 #     states    hidden states of the cross-encoder beside these, on all three
 #     ucb       upper confidence bounds in these searches, on all three
+#     best      train queries that stand for the others, and fifty rounds, on all three
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
 #     sharing   one budget for many queries, on all three
@@ -24,7 +25,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ucb ablations stopping sharing page}")
+steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ucb best ablations stopping sharing page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -153,6 +154,18 @@ ucb() {
     done
     ours=bayes-ucb:mf-side-refined@10
     everywhere ucb "${options[@]}" "--compare=$ours,${ours/-ucb/}" -- "${systems[@]}" ${ours/-ucb/} $ours
+}
+
+best() {
+    local at ours paper=axn-paper-r10-m0.8 options=() systems=()
+    for at in 10x125 2x100; do
+        systems+=("$paper:mf@${at%x*}" "$paper:mf@$at")
+        for ours in bayes{,-ucb-r50}/latestates:mf-side-refined@"$at"; do
+            systems+=("$ours")
+            options+=("--compare=$ours,$paper:mf@${at%x*}" "--compare=$ours,$paper:mf@$at")
+        done
+    done
+    everywhere best "${options[@]}" -- "${systems[@]}"
 }
 
 stopping() {

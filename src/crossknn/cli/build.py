@@ -91,7 +91,12 @@ def build(
             help="Per query, in a second pass, what its search would expect most of next: 50 beside the default plan.",
         ),
     ] = None,
-    max_calls: Annotated[int | None, typer.Option(min=1, help="Cap on cross-encoder calls.")] = None,
+    max_calls: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Cap on cross-encoder calls; they go to those train queries that stand for the others best."
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -127,10 +132,10 @@ def build(
     retriever = open_first_stage(first_stage, device, opened)
     begun = out_folder / COLLECTING / PREPARED
     to_read = 0 if is_prepared(begun, retriever, list(texts.values())) else calls_to_prepare(retriever, len(texts))
-    calls = options.price(len(train), len(texts))
+    calls, n_paid = options.price(len(train), len(texts)), options.n_paid(len(train), len(texts))
     if dry_run:
         asked = train, list(texts.values())
-        paid = train if options.n_paid(len(train), len(texts)) == len(train) else None, asked[1]
+        paid = train if n_paid == len(train) else None, asked[1]
         first = options.first_pass_price(len(train), len(texts))
         ledger = out_folder / COLLECTING
         done = finished_calls(ledger, *paid, opened, first, options.shard_size)
@@ -140,7 +145,8 @@ def build(
         return
     start = time.perf_counter()
     reading = f", and {to_read:,} items to be read" if to_read else ""
-    notes.print(f"{len(texts):,} items, {len(train):,} train queries, {calls:,} cross-encoder calls{reading}")
+    of_them = f", {n_paid:,} of them paid for" if n_paid < len(train) else ""
+    notes.print(f"{len(texts):,} items, {len(train):,} train queries{of_them}, {calls:,} cross-encoder calls{reading}")
     with progress_bar("scoring") as progress:
         built = Index.build(
             texts,
