@@ -258,11 +258,12 @@ class Index:
         Cost: no CE call; the first stage embeds the new items, and under :class:`~crossknn.WithStates` the
         cross-encoder reads them, a pass for each.
         """
-        if isinstance(items, str) or not isinstance(items or {}, Mapping):
+        now = {} if items is None else items
+        if not isinstance(now, Mapping):
             raise InputError(f"items must map ids to texts, got {type(items).__name__}")
         position = {item_id: n for n, item_id in enumerate(self.item_ids)}
-        gone, now = checked_removal(remove, position, items or {}), dict(items or {})
-        named = named_items({i: text for i, text in zip(self.item_ids, self.items, strict=True) if i not in gone} | now)
+        gone = checked_removal(remove, position, now)
+        named = named_items({i: self.items[n] for i, n in position.items() if i not in gone} | dict(now))
         rows = np.array(
             [position[i] if i in position and self.items[position[i]] == text else -1 for i, text in named.items()]
         )

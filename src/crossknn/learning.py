@@ -200,12 +200,12 @@ def fitted(
     """The item model that a factorization makes of the train queries' scores. No CE call."""
     bound = items.bound_first_stage
     first = bound.first if isinstance(bound, BoundWithVectors) else None
-    told = None
+    first_stage_scores = None
     if isinstance(first, PairFirstStage):
-        told = np.empty(len(scores.values))
+        first_stage_scores = np.empty(len(scores.values))
         for query, cells in scores.by_query():
-            told[cells] = first.scores_of(queries[query], scores.item_indices[cells])
-    return factorization.fit(scores, items.vectors, query_vectors, told)
+            first_stage_scores[cells] = first.scores_of(queries[query], scores.item_indices[cells])
+    return factorization.fit(scores, items.vectors, query_vectors, first_stage_scores)
 
 
 def _scored(

@@ -37,10 +37,15 @@ def read_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, 
         ".txt": lambda path: ((place, {"text": line}) for place, line in read_lines(path)),
         ".parquet": lambda path: _parquet_rows(path, columns),
     }
-    suffix = (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+    suffix = suffix_of(path)
     if suffix not in readers:
         raise InputError(f"{path}: cannot tell the format from {path.suffix!r}; use {', '.join(readers)}")
     return readers[suffix](path)
+
+
+def suffix_of(path: Path) -> str:
+    """What tells a file's format: the end of its name, or what stands before ``.gz``."""
+    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:

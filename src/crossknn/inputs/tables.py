@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crossknn.errors import CrossKNNWarning, InputError
-from crossknn.inputs.rows import field, put, read_rows, shown
+from crossknn.inputs.rows import field, put, read_rows, shown, suffix_of
 from crossknn.metadata import Metadata
 
 
@@ -86,17 +86,13 @@ def read_ids(path: Path) -> list[str]:
     """
     found: dict[str, None] = {}
     for place, row in read_rows(path, ("id", "_id")):
-        key = field(place, row, "id", "_id") or (field(place, row, "text") if _suffix(path) == ".txt" else "")
+        key = field(place, row, "id", "_id") or (field(place, row, "text") if suffix_of(path) == ".txt" else "")
         if not key:
             raise InputError(f"{place}: an 'id' is needed, got {shown(row)}")
         found[key] = None
     if not found:
         raise InputError(f"{path} holds no ids")
     return list(found)
-
-
-def _suffix(path: Path) -> str:
-    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def read_metadata(path: Path, fields: Sequence[str], *, joining: Metadata | None = None) -> dict[str, dict[str, Any]]:
@@ -118,7 +114,7 @@ def read_metadata(path: Path, fields: Sequence[str], *, joining: Metadata | None
         MissingExtraError: a Parquet file, and pyarrow is not installed (extra ``parquet``).
     """
     path = path / "corpus.jsonl" if path.is_dir() else path
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     kinds = {name: joining.kinds(name) for name in joining.fields} if joining is not None else {}
     found: dict[str, dict[str, Any]] = {}
     others: dict[str, None] = {}

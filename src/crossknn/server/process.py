@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import socket
 from contextlib import suppress
@@ -34,22 +35,33 @@ def run_server(
     )
     listening = _listening(host, port)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
-        _Server(config, f"{len(index):,} items", notes).run([listening])
+        _Server(config, f"{len(index):,} items", notes).run(listening)
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+def _listening(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen there, one for each address of a name: localhost may have two.
 
     Raises:
-        InputError: the address is taken, or is none of this machine's.
+        InputError: an address is taken, or none is of this machine's.
     """
+    found: list[socket.socket] = []
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family)
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            try:
+                found.append(socket.create_server(address[:2], family=family))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise
+                refused = error  # such as IPv6 where there is none
+        if not found:
+            raise refused
     except OSError as error:
+        for listening in found:
+            listening.close()
         raise InputError(
             f"cannot listen at {host}, port {port}: {error.strerror or error}; try another --port or --host"
         ) from error
+    return found
 
 
 class _Server(uvicorn.Server):
