@@ -21,11 +21,12 @@ class OpenSearch:
 
     Attributes:
         query: its text.
+        index: what is searched.
     """
 
     def __init__(self, index: Index, task: Task, rounds: Rounds, k: int) -> None:
         self.query = task.queries[0]
-        self._index, self._task, self._rounds, self._k = index, task, rounds, k
+        self.index, self._task, self._rounds, self._k = index, task, rounds, k
 
     @property
     def done(self) -> bool:
@@ -50,14 +51,14 @@ class OpenSearch:
 
     def result(self) -> SearchResult:
         """The best of what was scored so far."""
-        return results_of(self._index, self._task, self._rounds.progress(), self._k)[0]
+        return results_of(self.index, self._task, self._rounds.progress(), self._k)[0]
 
     def scored(self) -> list[ScoredItem]:
         """Every item scored so far, in the order they were."""
         (known,) = self._rounds.progress()
         columns = zip(known.indices[0], known.scores[0], known.predicted[0], known.round_of_column(), strict=True)
         return [
-            ScoredItem(self._index.item_ids[i], float(s), None if np.isnan(p) else float(p), int(r))
+            ScoredItem(self.index.item_ids[i], float(s), None if np.isnan(p) else float(p), int(r))
             for i, s, p, r in columns
         ]
 

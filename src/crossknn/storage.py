@@ -172,6 +172,15 @@ def read_manifest(folder: Path, kind: str = INDEX) -> dict[str, Any]:
     return manifest
 
 
+def version_of(folder: Path) -> str:
+    """What tells the index in a folder from any that was there before.
+
+    Raises:
+        IndexFileError: see :func:`load`.
+    """
+    return str(read_manifest(folder)["data"])
+
+
 _UNFINISHED = "its build did not finish; run the same build again, and it goes on from what it has"
 
 

@@ -48,7 +48,7 @@ def serve() -> Iterator[Callable[..., Service]]:
 
     yield make
     for service in made:
-        service.app.state.scheduler.close(5)
+        service.app.state.service.scheduler.close(5)
 
 
 @pytest.fixture

@@ -341,7 +341,7 @@ def test_a_client_that_hangs_up_gives_up_its_place(serve: Serve, world: Any, pat
     service = serve(Index.build(world.items, scorer=scorer, first_stage=world.dense))
     body = {"query": world.queries[0]} | ({"texts": world.items[:3]} if path == "/rerank" else {"budget": 40})
     asyncio.run(_hung_up(service, path, body, lambda _: asked.is_set()))
-    assert service.app.state.scheduler.waiting == 0
+    assert service.app.state.service.scheduler.waiting == 0
     if path != "/search/stream":
         assert f'route="{path}",status="499"' in service.get("/metrics").text
     go.set()
@@ -370,10 +370,10 @@ def test_the_scheduler_ends_with_the_app(serve: Serve, index: Index) -> None:
 
     async def live() -> None:
         async with service.app.router.lifespan_context(service.app):
-            assert service.app.state.scheduler.alive
+            assert service.app.state.service.scheduler.alive
 
     asyncio.run(live())
-    assert not service.app.state.scheduler.alive
+    assert not service.app.state.service.scheduler.alive
 
 
 def test_the_token_is_compared_in_constant_time(serve: Serve, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:

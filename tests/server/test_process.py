@@ -153,6 +153,39 @@ def test_an_index_that_is_cut_short_while_it_is_served_does_no_harm(served: Any,
     assert "Traceback" not in refused.stderr
 
 
+def test_an_index_that_replaces_it_is_served_and_one_that_cannot_be_changes_nothing(
+    served: Any, tmp_path: Path
+) -> None:
+    process, url = served()
+    client = Client(url, token="sesame")
+    assert client.info()["items"] == 56
+    new = json.dumps({"id": "new", "text": "small red dwarf thing"}) + "\n"
+    (tmp_path / "more.jsonl").write_text((tmp_path / "items.jsonl").read_text() + new)
+    command = [sys.executable, "-c", "from crossknn.cli.entry import main; main()"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+
+    def run(*args: str) -> None:
+        subprocess.run([*command, *args], cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+    run("build", "more.jsonl", *MODELS, "--out", "x.crossknn")
+    _until(lambda: client.info()["items"] == 57)
+    assert "new" in [hit.id for hit in client.search("small red dwarf", k=3, budget=12)]
+    (tmp_path / "other.py").write_text(SCORER.replace("words-in-common", "another"))
+    run("build", "more.jsonl", "--scorer", "python:other:scorer", "--first-stage", "bm25", "--out", "x.crossknn")
+    said = process.stderr.readline()
+    while "cannot be served" not in said:
+        said = process.stderr.readline()
+    assert client.info()["items"] == 57
+    assert "new" in [hit.id for hit in client.search("small red dwarf", k=3, budget=12)]
+
+
+def _until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
 def test_more_queries_than_a_request_may_have(served: Any) -> None:
     client = Client(served()[1], token="sesame")
     queries = [f"red {n}" for n in range(130)]

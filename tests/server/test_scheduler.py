@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from crossknn import AXN, FunctionScorer, Index
+from crossknn.errors import InputError
 from crossknn.server import Scheduler, ServerOptions
 from crossknn.server.scheduler import ClosedError, Job, QueueFullError
 
@@ -58,7 +59,7 @@ def _until(true: Callable[[], bool]) -> None:
 def test_whatever_the_batches_every_search_finds_what_it_finds_alone(world: Any, batch_pairs: int) -> None:
     index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense)
     expected = [index.search(query, k=3, budget=10 + n) for n, query in enumerate(world.queries)]
-    scheduler = Scheduler(index, batch_pairs=batch_pairs)
+    scheduler = Scheduler(index.scorer, batch_pairs=batch_pairs)
     jobs = [_job(index, query, 10 + n) for n, query in enumerate(world.queries)]
     for job in jobs:
         scheduler.submit(job)
@@ -68,9 +69,34 @@ def test_whatever_the_batches_every_search_finds_what_it_finds_alone(world: Any,
     assert scheduler.calls == sum(e.calls for e in expected)
 
 
+def test_a_search_under_way_ends_in_its_index_when_another_is_served(gate: Gate, serve: Serve) -> None:
+    index, query = gate.index(), gate.world.queries[0]
+    gate.go.set()
+    best = index.search(query, k=1, budget=len(index)).hits[0].id
+    without = index.updated(remove=[best])
+    expected = [which.search(query, k=3, budget=20) for which in (index, without)]
+    gate.go.clear()
+    gate.asked.clear()
+    service = serve(index, ServerOptions(wait_ms=0))
+    served = service.app.state.service
+    before = _job(served.now.index, query)
+    served.scheduler.submit(before)
+    assert gate.asked.wait(5)
+    served.replace(without)
+    after = _job(served.now.index, query)
+    served.scheduler.submit(after)  # while the first waits for its first round: the others are scored side by side
+    gate.go.set()
+    assert [job.future.result(10).hits for job in (before, after)] == [found.hits for found in expected]
+    assert service.get(f"/items/{best}").status_code == 404
+    assert service.get("/info").json()["items"] == len(index) - 1
+    with pytest.raises(InputError, match="another scorer"):
+        served.replace(gate.index())
+    assert service.get("/info").json()["items"] == len(index) - 1
+
+
 def test_rounds_of_searches_share_batches_and_none_waits_for_a_longer_one(gate: Gate) -> None:
     index = gate.index()
-    scheduler = Scheduler(index, batch_pairs=12, wait_ms=0)
+    scheduler = Scheduler(index.scorer, batch_pairs=12, wait_ms=0)
     first, *rest = gate.world.queries[:5]
     jobs = [Job(lambda: index.open_search(first, k=3, budget=40, method=AXN(40)))]
     scheduler.submit(*jobs)
@@ -94,7 +120,7 @@ def test_rounds_of_searches_share_batches_and_none_waits_for_a_longer_one(gate: 
 def test_the_first_search_after_a_pause_waits_a_little_for_others(gate: Gate) -> None:
     index, (first, second, third, *_) = gate.index(), gate.world.queries
     gate.go.set()
-    scheduler = Scheduler(index, wait_ms=10_000)
+    scheduler = Scheduler(index.scorer, wait_ms=10_000)
     jobs = [_job(index, query) for query in (first, second)]
     scheduler.submit(jobs[0])
     time.sleep(0.05)
@@ -104,7 +130,7 @@ def test_the_first_search_after_a_pause_waits_a_little_for_others(gate: Gate) ->
         job.future.result(5)
     assert set(gate.batches[0]) == {first, second}
     scheduler.close(5)
-    short = Scheduler(index, wait_ms=20)
+    short = Scheduler(index.scorer, wait_ms=20)
     alone = _job(index, third)
     short.submit(alone)
     assert alone.future.result(5).calls == 20  # no one came, and it went on
@@ -113,7 +139,7 @@ def test_the_first_search_after_a_pause_waits_a_little_for_others(gate: Gate) ->
 
 def test_a_full_queue_refuses_and_takes_all_or_none(gate: Gate) -> None:
     index = gate.index()
-    scheduler = Scheduler(index, queue=3, wait_ms=0)
+    scheduler = Scheduler(index.scorer, queue=3, wait_ms=0)
     taken = [_job(index, query) for query in gate.world.queries[:2]]
     scheduler.submit(*taken)
     with pytest.raises(QueueFullError, match="2 searches are under way, and 3 is the most"):
@@ -130,7 +156,7 @@ def test_a_full_queue_refuses_and_takes_all_or_none(gate: Gate) -> None:
 
 def test_who_is_cancelled_is_scored_no_more(gate: Gate) -> None:
     index = gate.index()
-    scheduler = Scheduler(index, wait_ms=0)
+    scheduler = Scheduler(index.scorer, wait_ms=0)
     kept, dropped = (_job(index, query, 40) for query in gate.world.queries[:2])
     scheduler.submit(dropped)
     assert gate.asked.wait(5)
@@ -145,7 +171,7 @@ def test_who_is_cancelled_is_scored_no_more(gate: Gate) -> None:
 
 def test_a_request_of_many_queries_or_texts_gets_no_more_turns_than_another(gate: Gate) -> None:
     index = gate.index()
-    scheduler = Scheduler(index, batch_pairs=32, wait_ms=0)
+    scheduler = Scheduler(index.scorer, batch_pairs=32, wait_ms=0)
     first, single, *many = gate.world.queries
     scheduler.submit(_job(index, first, 40))
     assert gate.asked.wait(5)
@@ -173,7 +199,7 @@ def test_what_is_left_of_a_list_is_dropped_when_one_of_it_fails(serve: Serve, wo
         Index.build(world.items, scorer=scorer, first_stage=world.dense), ServerOptions(batch_pairs=4, wait_ms=0)
     )
     assert service.post("/search", {"query": ["unknown", *world.queries], "budget": 40}).status_code == 422
-    _until(lambda: service.app.state.scheduler.waiting == 0)
+    _until(lambda: service.app.state.service.scheduler.waiting == 0)
     assert len(world.calls) < 40 * len(world.queries) / 2  # all would take two seconds, and more than a hundred batches
 
 
@@ -186,7 +212,7 @@ def test_one_search_that_fails_takes_no_other_with_it(world: Any) -> None:
         return list(world._score(pairs))
 
     index = Index.build(world.items, scorer=FunctionScorer(score, name="f", batch_size=1000), first_stage=world.dense)
-    scheduler = Scheduler(index, wait_ms=50)
+    scheduler = Scheduler(index.scorer, wait_ms=50)
     jobs = [_job(index, query) for query in [*world.queries[:4], "unknown"]]
     scheduler.submit(*jobs)
     failed = [job.future.exception(5) is not None for job in jobs]

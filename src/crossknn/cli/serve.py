@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,6 +11,8 @@ import typer
 from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
 from crossknn.cli.terminal import notes, one_line_errors
 from crossknn.errors import import_extra
+from crossknn.index import Index
+from crossknn.storage import version_of
 
 
 @one_line_errors
@@ -40,11 +43,13 @@ def serve(
 ) -> None:
     """Serve an index over HTTP, with a page to try it at /. A token in CROSSKNN_TOKEN is asked of clients.
 
+    An index that replaces it in its folder, as `crossknn update` and `tune` do, is served within seconds.
+
     Example: [bold]crossknn serve codes.crossknn --port 8080[/bold]   (needs: pip install 'crossknn\\[serve]')
     """
     import_extra("fastapi", "serve")
     from crossknn.server import ServerOptions
-    from crossknn.server.process import run_server
+    from crossknn.server.process import OnDisk, run_server
 
     options = ServerOptions(
         token=os.environ.get("CROSSKNN_TOKEN") or None,
@@ -55,5 +60,7 @@ def serve(
         wait_ms=wait,
         allow_origins=tuple(allow_origin or ()),
     )
+    version = version_of(index)
     opened = open_index(index, scorer, first_stage, device, cache_file, in_memory=True)
-    run_server(opened, options, host, port, example, notes)
+    read = partial(Index.load, index, scorer=opened.scorer, first_stage=opened.first_stage, in_memory=True)
+    run_server(OnDisk(index, version, opened, read), options, host, port, example, notes)

@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,8 @@ from crossknn.open_search import OpenSearch
 from crossknn.search import METHODS
 from crossknn.server.asked import check_rerank, jobs_of
 from crossknn.server.limits import Limited
-from crossknn.server.metrics import Metrics
 from crossknn.server.models import (
     CohereRequest,
-    FieldModel,
     InfoModel,
     ItemAnswer,
     SearchRequest,
@@ -36,7 +33,8 @@ from crossknn.server.models import (
 )
 from crossknn.server.options import ServerOptions
 from crossknn.server.problems import CONTENT_TYPE, Problem, install
-from crossknn.server.scheduler import Scheduler
+from crossknn.server.scheduler import Job
+from crossknn.server.service import Service
 from crossknn.server.waiting import events, wait_for_all, wait_for_one
 
 _PROBLEM = {"description": "What is wrong (RFC 9457).", "content": {CONTENT_TYPE: {"schema": {"type": "object"}}}}
@@ -54,18 +52,16 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     """An ASGI app that serves an index.
 
     Args:
-        index: what is searched; nothing else may search it meanwhile.
+        index: what is searched; nothing else may search it meanwhile. ``app.state.service.replace(other)`` serves
+            another with the same scorer from then on.
         options: limits, token, batching.
         examples: queries that the page offers; None takes three of the train queries.
 
     Cost of ``/search``: as :meth:`crossknn.Index.search`; of ``/rerank``: one CE call a document.
     """
     options = options or ServerOptions()
-    scheduler = Scheduler(index, batch_pairs=options.batch_pairs, wait_ms=options.wait_ms, queue=options.queue)
-    metrics = Metrics(scheduler)
-    positions = {item_id: n for n, item_id in enumerate(index.item_ids)}
-    examples = index.train_queries[:3] if examples is None else examples
-    fields = _fields(index)
+    service = Service(index, options, examples)
+    scheduler, metrics = service.scheduler, service.metrics
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -75,7 +71,7 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     app = FastAPI(
         title="crossknn", version=version("crossknn"), lifespan=lifespan, redoc_url=None, redirect_slashes=False
     )
-    app.state.scheduler = scheduler
+    app.state.service = service
     install(app)
     app.add_middleware(Limited, options=options, metrics=metrics)
     if options.allow_origins:
@@ -83,8 +79,8 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
             CORSMiddleware, allow_origins=list(options.allow_origins), allow_methods=["*"], allow_headers=["*"]
         )
 
-    default_budget = min(index.default_budget(), options.max_budget)
-    to_jobs = partial(jobs_of, index=index, options=options, positions=positions, default_budget=default_budget)
+    def to_jobs(asked: SearchRequest) -> list[Job]:
+        return jobs_of(asked, service.now, options)
 
     @app.post("/search", response_model_exclude_none=True, responses=_PROBLEMS)
     async def search(asked: SearchRequest, request: Request) -> SearchResponse:
@@ -130,10 +126,11 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     @app.get("/items/{item_id:path}", responses=_PROBLEMS | {404: _PROBLEM})
     async def item(item_id: str) -> ItemAnswer:
         """An item by its id."""
-        if item_id not in positions:
+        now = service.now
+        if item_id not in now.positions:
             raise Problem(404, "there is no item with this id")
-        at = positions[item_id]
-        return ItemAnswer(id=item_id, text=index.items[at], metadata=index.metadata[at])
+        at = now.positions[item_id]
+        return ItemAnswer(id=item_id, text=now.index.items[at], metadata=now.index.metadata[at])
 
     @app.get("/health")
     async def health() -> StateModel:
@@ -156,22 +153,21 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
     @app.get("/info")
     async def info() -> InfoModel:
         """What is served, and within which limits."""
-        default = index.default_method()
-        named = next((name for name, method in METHODS.items() if method == default), "tuned")
+        now = service.now
         return InfoModel(
             version=version("crossknn"),
-            items=len(index),
-            scorer=index.scorer.fingerprint.model,
-            first_stage=index.first_stage.fingerprint,
+            items=len(now.index),
+            scorer=now.index.scorer.fingerprint.model,
+            first_stage=now.index.first_stage.fingerprint,
             methods=list(METHODS),
-            default_method=index.tuning.method if index.tuning is not None else named,
-            default_budget=default_budget,
-            default_rounds=default.rounds,
+            default_method=now.default_method,
+            default_budget=now.default_budget,
+            default_rounds=now.index.default_method().rounds,
             limits={name: getattr(options, name) for name in _LIMITS}
             | {"max_queries": min(options.max_queries, options.queue)},
-            examples=examples,
-            fields=fields,
-            model_id=index.scorer.fingerprint.model,
+            examples=now.examples,
+            fields=now.fields,
+            model_id=now.index.scorer.fingerprint.model,
             max_input_length=options.max_text,
             max_client_batch_size=options.max_documents,
         )
@@ -181,8 +177,3 @@ def create_app(index: Index, options: ServerOptions | None = None, *, examples: 
         return FileResponse(_PAGE, headers={"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"})
 
     return app
-
-
-def _fields(index: Index) -> list[FieldModel]:
-    values = {name: [value for value, _ in index.metadata.values(name)] for name in index.metadata.fields}
-    return [FieldModel(name=name, distinct=len(of_field), values=of_field[:50]) for name, of_field in values.items()]

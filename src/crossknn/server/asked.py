@@ -9,25 +9,21 @@ import numpy as np
 
 from crossknn.checks import check_unicode
 from crossknn.errors import InputError
-from crossknn.index import Index
 from crossknn.search import method_named
 from crossknn.server.models import CohereRequest, IdFilter, SearchRequest, TEIRequest
 from crossknn.server.options import ServerOptions
 from crossknn.server.problems import Problem
 from crossknn.server.scheduler import Job
+from crossknn.server.service import Served
 
 
-def jobs_of(
-    asked: SearchRequest, index: Index, options: ServerOptions, *, positions: dict[str, int], default_budget: int
-) -> list[Job]:
+def jobs_of(asked: SearchRequest, served: Served, options: ServerOptions) -> list[Job]:
     """A job for each query; nothing is opened yet.
 
     Args:
         asked: what a client wants.
-        index: what is searched.
+        served: what is searched.
         options: what is allowed.
-        positions: of the items, by their ids.
-        default_budget: where the client names none.
 
     Raises:
         Problem: more than is allowed, or a text that cannot be searched for.
@@ -41,13 +37,13 @@ def jobs_of(
     method = None if asked.method is None else method_named(asked.method)
     settings: dict[str, Any] = {
         "k": asked.k,
-        "budget": asked.budget or default_budget,
+        "budget": asked.budget or served.default_budget,
         "target_recall": asked.target_recall,
         "max_ms": asked.max_ms,
         "method": method,
-        "filter": _mask(asked, index, positions, options.max_filter),
+        "filter": _mask(asked, served, options.max_filter),
     }
-    return [Job(partial(index.open_search, query, **settings)) for query in queries]
+    return [Job(partial(served.index.open_search, query, **settings)) for query in queries]
 
 
 def check_rerank(asked: CohereRequest | TEIRequest, options: ServerOptions) -> None:
@@ -77,10 +73,10 @@ def _check_texts(what: str, texts: list[str], most: int, *, empty: bool = False)
         check_unicode(what, text)
 
 
-def _mask(asked: SearchRequest, index: Index, positions: dict[str, int], most: int) -> np.ndarray | None:
+def _mask(asked: SearchRequest, served: Served, most: int) -> np.ndarray | None:
     if asked.ids is None and not asked.filter:
         return None
-    ids = asked.ids or IdFilter(only=None)
+    ids, positions = asked.ids or IdFilter(only=None), served.positions
     _at_most("the number of ids", len(ids.only or []) + len(ids.without), most)
     _at_most("the number of values in the filter", sum(map(_size, (asked.filter or {}).values())), most)
     unknown = [i for i in [*(ids.only or []), *ids.without] if i not in positions]
@@ -89,7 +85,7 @@ def _mask(asked: SearchRequest, index: Index, positions: dict[str, int], most: i
     mask = np.full(len(positions), ids.only is None)
     mask[[positions[i] for i in ids.only or []]] = True
     mask[[positions[i] for i in ids.without]] = False
-    mask &= index.metadata.mask(asked.filter or {})
+    mask &= served.index.metadata.mask(asked.filter or {})
     if not mask.any():
         raise InputError("the filter leaves no item")
     return mask

@@ -32,7 +32,7 @@ class Metrics:
             lambda: scheduler.waiting
         )
         self._gauge("crossknn_scorer_calls", "Pairs that the scorer was asked for.", lambda: scheduler.calls)
-        scorer = scheduler.index.scorer
+        scorer = scheduler.scorer
         if hasattr(scorer, "hits") and hasattr(scorer, "misses"):
             self._gauge("crossknn_cache_hits", "Pairs answered by the score cache.", lambda: scorer.hits)
             self._gauge("crossknn_cache_misses", "Pairs that the model was asked for.", lambda: scorer.misses)

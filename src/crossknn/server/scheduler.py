@@ -1,6 +1,6 @@
 """Searches of many requests, their rounds scored in shared batches.
 
-One thread owns the index: it opens searches, asks each for the pairs of its next round, fills batches with the pairs
+One thread owns the scorer: it opens searches, asks each for the pairs of its next round, fills batches with the pairs
 of all searches in turn, scores them, and tells each its scores. So nothing needs to be safe under threads, and a scorer
 is called with full batches however small one search's rounds are.
 """
@@ -22,7 +22,7 @@ from crossknn.errors import CrossKNNError, ScorerError
 from crossknn.index import Index
 from crossknn.open_search import OpenSearch
 from crossknn.results import SearchResult
-from crossknn.scorers.base import checked_scores, prepared
+from crossknn.scorers.base import Scorer, checked_scores, prepared
 
 
 class QueueFullError(CrossKNNError):
@@ -140,10 +140,10 @@ class _Part:
 
 
 class Scheduler:
-    """Runs jobs over one index, in batches that they share.
+    """Runs jobs of one scorer, in batches that they share.
 
     Args:
-        index: what is searched; no one else may search it meanwhile.
+        scorer: of the indexes that are searched; no one else may search them meanwhile.
         batch_pairs: pairs scored at a time.
         wait_ms: how long the first job after a pause is held for others to share its batch; nobody else waits.
         queue: jobs taken at the same time.
@@ -153,8 +153,8 @@ class Scheduler:
     on a shared batch, every job of it is tried alone, and only those that fail then fail.
     """
 
-    def __init__(self, index: Index, *, batch_pairs: int = 256, wait_ms: float = 2.0, queue: int = 256) -> None:
-        self.index = index
+    def __init__(self, scorer: Scorer, *, batch_pairs: int = 256, wait_ms: float = 2.0, queue: int = 256) -> None:
+        self.scorer = scorer
         self._batch_pairs, self._wait, self._queue = batch_pairs, wait_ms / 1000, queue
         self._jobs: list[Job] = []
         self._changed = threading.Condition()
@@ -238,8 +238,11 @@ class Scheduler:
 
     def _score_a_batch(self, jobs: list[Job]) -> None:
         parts, next_requests = self._next_batch(jobs)
-        for kind in (OpenSearch, Reranking):
-            self._score([part for part in parts if isinstance(part.search, kind)])
+        together: dict[int, list[_Part]] = {}
+        for part in parts:
+            together.setdefault(id(_index_of(part.search)), []).append(part)
+        for some in together.values():
+            self._score(some)
         for job in jobs:
             if not job.over:
                 self._guarded(job, job._finish_if_done)
@@ -286,9 +289,7 @@ class Scheduler:
             job._resolve(error)
 
     def _score(self, parts: list[_Part]) -> None:
-        """One call of the scorer, for parts that are all of searches, or all of rerankings."""
-        if not parts:
-            return
+        """One call of the scorer, for parts that are all of searches of one index, or all of rerankings."""
         start = time.perf_counter()
         sizes = [len(part.items) for part in parts]
         self.calls += sum(sizes)
@@ -312,9 +313,15 @@ class Scheduler:
     def _scores(self, parts: list[_Part], rows: IntArray) -> FloatArray:
         queries = [part.search.query for part in parts]
         texts = [part.search.texts[n] for part in parts if isinstance(part.search, Reranking) for n in part.items]
+        index = _index_of(parts[0].search)
         try:
-            if texts:
-                return checked_scores(prepared(self.index.scorer, texts), queries, rows, np.arange(len(texts)))
-            return self.index.score(queries, rows, np.concatenate([part.items for part in parts]))
+            if index is None:
+                return checked_scores(prepared(self.scorer, texts), queries, rows, np.arange(len(texts)))
+            return index.score(queries, rows, np.concatenate([part.items for part in parts]))
         except SystemExit as error:  # from a scorer; it would end the thread, and the service with it
             raise ScorerError("the scorer asked the process to exit") from error
+
+
+def _index_of(search: OpenSearch | Reranking) -> Index | None:
+    """What a search is of; a reranking is of none."""
+    return search.index if isinstance(search, OpenSearch) else None
