@@ -13,7 +13,7 @@ from crossknn.results import SearchResult
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)  # true is no budget of 1
 
 
 class IdFilter(_Request):
