@@ -105,7 +105,7 @@ def below_table(report: dict[str, Any]) -> str:
     found: dict[tuple[str, str], list[str]] = {}
     for pair in report["pairs"]:
         method, other = pair["method"], pair["other"]
-        if of_own_vectors(method, other) and "axn" in method:
+        if of_own_vectors(method, other) and "axn" in method and not beyond_the_paper(method):
             points = found.setdefault((method, other), [])
             for k, gain in pair["gain"].items():
                 if gain["mean"] < -1e-9:
