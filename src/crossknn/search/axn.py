@@ -117,7 +117,7 @@ class AXN:
 
     def _posterior(self, task: Task, items: ItemModel, progress: Progress, row: int, liking: _Liking) -> Posterior:
         assert isinstance(self.solver, BayesianRidge)
-        return self.solver.posterior(*self._seen(task, items, progress, row), whitening=liking.whitening)
+        return liking.posterior or self.solver.posterior(*self._seen(task, items, progress, row))
 
     def _highest_bounds(
         self, items: ItemModel, belief: Posterior, candidates: IntArray, scores: FloatArray, size: int
@@ -160,9 +160,10 @@ class AXN:
             known = _Liking(self, 0, FittedQuery(np.empty(0), 0.0), MovingQuery(items.vectors, items.lengths, beside))
         if not isinstance(self.solver, BayesianRidge):
             return replace(known, n_scored=n_scored, fit=self.solver.solve(*seen))
-        posterior = self.solver.posterior(*seen, whitening=known.whitening)
-        kept = posterior.whitening if n_scored <= _MOST_REMEMBERED else None
-        return replace(known, n_scored=n_scored, fit=posterior.query, whitening=kept)
+        before = None if known.posterior is None else known.posterior.whitening
+        posterior = self.solver.posterior(*seen, whitening=before)
+        kept = posterior if n_scored <= _MOST_REMEMBERED else None
+        return replace(known, n_scored=n_scored, fit=posterior.query, posterior=kept)
 
     def _seen(
         self, task: Task, items: ItemModel, progress: Progress, row: int
@@ -190,8 +191,8 @@ _FEWEST_COMPARED, _TIMES_COMPARED = 100, 4
 100, in rounds of 5 and 10, dev queries of two sets had the same recall to .02 of a point."""
 
 _MOST_REMEMBERED = 512
-"""Scores of a query whose matrix is kept to go on from (2 MB for each query of a batch); beyond, each round fits from
-scratch."""
+"""Scores of a query of which what is believed is kept to go on from (3 MB for each query of a batch); beyond, each
+round fits from scratch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +203,7 @@ class _Liking:
     n_scored: int
     fit: FittedQuery
     moving: MovingQuery
-    whitening: FloatArray | None = None
+    posterior: Posterior | None = None
 
     def is_of(self, method: AXN, n_scored: int) -> bool:
         """Whether it says what this method makes of the query now."""
