@@ -133,7 +133,7 @@ def measure_overhead(n_items: int, rounds: int) -> dict[str, object]:
     texts, item_vectors, query_vectors = texts_and_vectors(n_items)
     before = _resident_megabytes()
     queries = [f"query {n}" for n in range(N_TIMED)]
-    encoder = GivenVectors(dict(zip(queries, query_vectors, strict=True)))
+    encoder = GivenVectors(dict(zip(queries, query_vectors, strict=True)), name="given")
     index = Index.build(texts, scorer=hash_scorer(), first_stage=Dense(encoder, item_vectors))
     return {
         "items": n_items,

@@ -88,6 +88,60 @@ def test_models(world: Any, models: dict[str, Any], message: str) -> None:
         Index.build(world.items, **({"scorer": world.scorer, "first_stage": world.bm25} | models))
 
 
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.zeros((1, 39)), r"the first stage odd gave scores of shape \(1, 39\).*expected were \(1, 40\)"),
+        (np.zeros(40), r"shape \(40,\)"),
+        ([[0.0] * 41], r"shape \(1, 41\)"),
+        (np.where(np.arange(40) == 7, np.nan, 0.0)[None], "no numbers"),
+    ],
+    ids=["too few", "no matrix", "too many, in lists", "nan"],
+)
+def test_first_stages_that_give_something_else_than_a_score_for_each_item(
+    world: Any, scores: Any, message: str
+) -> None:
+    class Odd:
+        fingerprint = "odd"
+
+        def prepare(self, items: list[str], kept: Any = None) -> Odd:
+            return self
+
+        def scores(self, queries: list[str]) -> Any:
+            return scores
+
+    index = Index.build(world.items, scorer=world.scorer, first_stage=Odd())
+    with pytest.raises(InputError, match=message):
+        index.search(world.queries[0], k=1, budget=5)
+    assert not world.calls
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"metadata": {"typo": {"a": 1}}}, "no such item"),
+        ({"metadata": [("0", {})]}, "must map item ids to fields, got list"),
+        ({"notes": {"a": object()}}, "notes must map names to texts"),
+    ],
+    ids=["metadata of no item", "metadata in a list", "notes"],
+)
+def test_what_is_kept_beside_items_is_looked_at_before_any_work(
+    world: Any, given: dict[str, Any], message: str
+) -> None:
+    class Unused:
+        fingerprint = "unused"
+
+        def prepare(self, items: list[str], kept: Any = None) -> None:
+            raise AssertionError("prepared")
+
+    with pytest.raises(InputError, match=message):
+        Index.build(world.items, scorer=world.scorer, first_stage=Unused(), **given)
+    if "metadata" in given:
+        index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
+        with pytest.raises(InputError, match=message):
+            index.updated({"new": "text"}, **given)
+
+
 def test_queries_may_come_one_by_one(world: Any) -> None:
     index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
     found = index.search_batch((query for query in world.queries[:2]), k=1, budget=3)

@@ -25,6 +25,18 @@ def _check(inputs: TokenInputs, rows: np.ndarray, expected: list[Encoding]) -> N
         assert padded[name].tolist() == wanted
 
 
+def test_many_texts_are_as_a_few_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, make_tokenizer: Callable[..., Tokenizer]
+) -> None:
+    tokenizer, texts = make_tokenizer("bert"), ["cat dog", "", "bird", "a zebra cat", "dog"]
+    whole = Tokens.of(tokenizer, texts)
+    monkeypatch.setattr("crossknn.token_inputs._TEXTS_AT_ONCE", 2)
+    for left, right in zip(
+        (whole.ids, whole.starts, whole.lengths), vars(Tokens.of(tokenizer, texts)).values(), strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+
+
 @pytest.mark.parametrize("style", ["bert", "roberta", "none"])
 @given(queries=_texts, items=_texts, max_length=st.integers(8, 24), seed=st.integers(0, 9))
 def test_pairs_are_cut_joined_and_padded_as_by_tokenizers(

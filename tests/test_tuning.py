@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossknn import AXN, BayesianRidge, BuildOptions, Index, MFTransductive, PerQuery, Rerank
+from crossknn import (
+    AXN,
+    BayesianRidge,
+    BuildOptions,
+    FunctionScorer,
+    Index,
+    MFTransductive,
+    PerQuery,
+    RandomFirstStage,
+    Rerank,
+)
 from crossknn.arrays import FloatArray
 from crossknn.errors import InputError
 from crossknn.factorization import MFSideInformation
@@ -53,6 +63,33 @@ def test_the_best_for_a_budget_is_chosen_and_kept(index: tuple[Index, Any], tmp_
     assert loaded.tuning == tuning
     assert loaded.search(world.queries[-1], k=3)[:] == built.search(world.queries[-1], k=3)[:]
     assert loaded.search(world.queries[-1], k=3, budget=20, method=Rerank()).calls == 20
+
+
+def test_items_that_tie_with_the_last_hit_stand_in_for_none_that_was_missed() -> None:
+    rng = np.random.default_rng(0)
+    items = [f"item {n}" for n in range(200)]
+    queries = [f"query {n}" for n in range(70)]  # more than are searched together
+    best = {query: set(rng.choice(items, 3, replace=False)) for query in queries}
+    scorer = FunctionScorer(lambda pairs: [1.0 if item in best[query] else 0.0 for query, item in pairs], name="ties")
+    index = Index.build(items, scorer=scorer, first_stage=RandomFirstStage())
+    tuning = index.tune(queries, k=10, budget=20, methods=["rerank"])
+    pool = np.mean([sum(hit.score for hit in found) for found in index.search_batch(queries, k=60, budget=60)])
+    found = np.mean([sum(hit.score for hit in found) for found in index.search_batch(queries, k=20, budget=20)])
+    assert pool > found
+    assert tuning.trials[0].recall == pytest.approx((10 - (pool - found)) / 10)
+
+
+def test_what_cannot_be_compared_is_said_before_anything_is_paid(index: tuple[Index, Any]) -> None:
+    built, world = index
+    before = len(world.calls)
+    for methods, message in (
+        (["axn", "axn-papr"], "no method 'axn-papr'"),
+        (["rerank", "adacur"], "adacur cannot be compared: "),
+        ("axn", "must be a list of names, got one text, 'axn'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            built.tune(world.queries, k=3, budget=12, methods=methods)
+    assert len(world.calls) == before
 
 
 def test_a_target_is_reached_with_the_fewest_calls(index: tuple[Index, Any]) -> None:

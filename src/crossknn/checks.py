@@ -54,6 +54,14 @@ def checked_queries(queries: Sequence[str]) -> list[str]:
     return texts
 
 
+def checked_notes(notes: Mapping[str, str] | None) -> dict[str, str]:
+    """What is to be kept with an index: texts by name."""
+    named = {} if notes is None else notes
+    if not isinstance(named, Mapping) or not all(isinstance(part, str) for pair in named.items() for part in pair):
+        raise InputError(f"notes must map names to texts, got {notes!r:.120}")
+    return dict(named)
+
+
 def check_unicode(what: str, text: str) -> None:
     """Refuse half characters, which JSON can spell and no tokenizer reads."""
     try:

@@ -13,14 +13,21 @@ from numpy.typing import ArrayLike
 
 from crossknn import storage
 from crossknn.arrays import BoolArray, FloatArray, IntArray
-from crossknn.checks import check_count, checked_filter, checked_queries, checked_removal, named_items
+from crossknn.checks import (
+    check_count,
+    checked_filter,
+    checked_notes,
+    checked_queries,
+    checked_removal,
+    named_items,
+)
 from crossknn.errors import IndexFileError, InputError
 from crossknn.factorization import Factorization, ItemModel
 from crossknn.files import sole_writer
 from crossknn.first_stage import FirstStage
 from crossknn.index_contents import arguments_of, check_built_with, contents_of, prepared_for_build, prepared_of
 from crossknn.learning import BuildOptions, Learned, chosen, fitted, learn
-from crossknn.metadata import Conditions, checked_metadata
+from crossknn.metadata import Conditions, Metadata, checked_metadata, fields_by_id
 from crossknn.open_search import OpenSearch, results_of
 from crossknn.prepared import PreparedItems
 from crossknn.results import SearchResult
@@ -62,14 +69,14 @@ class Index:
         self,
         prepared: PreparedItems,
         *,
-        metadata: Mapping[str, Mapping[str, Any]] | None = None,
+        metadata: Mapping[str, Mapping[str, Any]] | Metadata | None = None,
         learned: Learned | None = None,
         notes: Mapping[str, str] | None = None,
         tuning: Tuning | None = None,
     ) -> None:
         self.prepared, self.learned = prepared, learned
-        self.metadata = checked_metadata(metadata, prepared.ids)
-        self.notes = dict(notes or {})
+        self.metadata = metadata if isinstance(metadata, Metadata) else checked_metadata(metadata, prepared.ids)
+        self.notes = checked_notes(notes)
         self.tuning = tuning
         vectors = prepared.vectors
         untaught = None if vectors is None else ItemModel.from_vectors(vectors)
@@ -164,13 +171,14 @@ class Index:
                 raise InputError(f"{given!r} is no {what}: {example}")
         named = named_items(items)
         train = list(dict.fromkeys(checked_queries(queries)))
+        fields, kept_notes = checked_metadata(metadata, named), checked_notes(notes)
         folder = None if out is None else Path(out)
         if folder is not None:
             storage.check_place(folder)
         with nullcontext() if folder is None else sole_writer(folder):
             collecting = None if folder is None else folder / storage.COLLECTING
             bound = prepared_for_build(first_stage, list(named.values()), collecting, keep=bool(train))
-            index = cls(PreparedItems(named, scorer, first_stage, bound), metadata=metadata, notes=notes)
+            index = cls(PreparedItems(named, scorer, first_stage, bound), metadata=fields, notes=kept_notes)
             if train:
                 index = index._with(learn(index.prepared, train, options, collecting, progress))
             if folder is not None:
@@ -264,11 +272,15 @@ class Index:
         position = {item_id: n for n, item_id in enumerate(self.item_ids)}
         gone = checked_removal(remove, position, now)
         named = named_items({i: self.items[n] for i, n in position.items() if i not in gone} | dict(now))
+        changed = {i: row for i, row in self._fields().items() if i not in gone} | dict(fields_by_id(metadata))
+        fields = checked_metadata(changed, named)
         rows = np.array(
             [position[i] if i in position and self.items[position[i]] == text else -1 for i, text in named.items()]
         )
-        fields = {i: row for i, row in self._fields().items() if i not in gone} | dict(metadata or {})
-        prepared, learned = self.prepared.updated(named, rows), self.learned
+        learned = self.learned
+        if learned is not None and (rows < 0).any():
+            learned.item_model.check_places()
+        prepared = self.prepared.updated(named, rows)
         if learned is not None:
             model = learned.item_model.updated(rows, prepared.vectors)
             learned = Learned(learned.queries, learned.scores.updated(rows), model)

@@ -197,7 +197,11 @@ def fitted(
     factorization: Factorization,
     query_vectors: FloatArray | None,
 ) -> ItemModel:
-    """The item model that a factorization makes of the train queries' scores. No CE call."""
+    """The item model that a factorization makes of the train queries' scores. No CE call.
+
+    Raises:
+        InputError: it cannot learn from such scores or vectors.
+    """
     bound = items.bound_first_stage
     first = bound.first if isinstance(bound, BoundWithVectors) else None
     first_stage_scores = None
@@ -205,7 +209,13 @@ def fitted(
         first_stage_scores = np.empty(len(scores.values))
         for query, cells in scores.by_query():
             first_stage_scores[cells] = first.scores_of(queries[query], scores.item_indices[cells])
-    return factorization.fit(scores, items.vectors, query_vectors, first_stage_scores)
+    try:
+        return factorization.fit(scores, items.vectors, query_vectors, first_stage_scores)
+    except np.linalg.LinAlgError as error:
+        raise InputError(
+            f"{type(factorization).__name__} cannot learn from these scores over these vectors ({error}): look for "
+            "scores or vectors beyond all others, or for vectors that are all the same"
+        ) from error
 
 
 def _scored(

@@ -140,17 +140,24 @@ class Metadata(Sequence[Mapping[str, Any]]):
         return keys
 
 
+def fields_by_id(given: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Mapping[str, Any]]:
+    """Metadata as a mapping; None is an empty one.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise InputError(f"metadata must map item ids to fields, got {type(given).__name__}")
+    return {} if given is None else given
+
+
 def checked_metadata(given: Mapping[str, Mapping[str, Any]] | None, item_ids: Iterable[str]) -> Metadata:
     """Metadata by item id, brought into the items' order; an item without any is like one with no field.
 
     Raises:
         InputError: an id that no item has, what is no mapping, or a value that cannot be kept.
     """
-    if given is None:
-        return Metadata([{} for _ in item_ids])
-    if not isinstance(given, Mapping):
-        raise InputError(f"metadata must map item ids to fields, got {type(given).__name__}")
-    ids = list(item_ids)
+    ids, given = list(item_ids), fields_by_id(given)
     for item_id in given.keys() - set(ids):
         raise InputError(f"there is metadata for the item {item_id!r}, and no such item")
     rows = [given.get(item_id, {}) for item_id in ids]

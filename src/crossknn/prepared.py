@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.errors import InputError
 from crossknn.factorization import ItemModel
 from crossknn.first_stage import Dense, FirstStage, VectorFirstStage, WithVectors
 from crossknn.first_stage.base import BoundFirstStage, Kept, kept_of, updated
@@ -92,11 +93,22 @@ class PreparedItems:
     def first_stage_scores(
         self, queries: Sequence[str], vectors: FloatArray | None, allowed: BoolArray | None = None
     ) -> FloatArray:
-        """(n_queries, n_items) scores by the first stage, of queries whose vectors are known if it has any."""
+        """(n_queries, n_items) scores by the first stage, of queries whose vectors are known if it has any.
+
+        Raises:
+            InputError: the first stage gave something else.
+        """
         first_stage = self.bound_first_stage
         if isinstance(first_stage, VectorFirstStage) and vectors is not None:
-            return first_stage.scores_given(queries, vectors, allowed)
-        return first_stage.scores(queries)
+            scores = np.asarray(first_stage.scores_given(queries, vectors, allowed))
+        else:
+            scores = np.asarray(first_stage.scores(queries))
+        if scores.shape != (len(queries), len(self)) or np.isnan(scores).any():
+            raise InputError(
+                f"the first stage {self.first_stage.fingerprint} gave scores of shape {scores.shape}, or some that are "
+                f"no numbers; expected were {(len(queries), len(self))}, one for each query and item"
+            )
+        return scores
 
     def task(
         self,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from crossknn.arrays import BoolArray, IntArray
 from crossknn.errors import InputError
+
+_TEXTS_AT_ONCE = 4096
+"""A tokenizer's own account of a text takes 14 times the room of its ids."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,13 @@ class Tokens:
     @classmethod
     def of(cls, tokenizer: Tokenizer, texts: Sequence[str]) -> Tokens:
         """Of a tokenizer that neither pads nor truncates (:func:`plain`)."""
-        encodings = [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
-        lengths = np.array([len(ids) for ids in encodings], dtype=np.int64)
-        ids = np.fromiter(chain.from_iterable(encodings), dtype=np.int64, count=int(lengths.sum()))
-        return cls(ids, np.cumsum(lengths) - lengths, lengths)
+        ids, lengths = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            some = tokenizer.encode_batch_fast(list(texts[start : start + _TEXTS_AT_ONCE]), add_special_tokens=False)
+            ids += [np.array(encoding.ids, dtype=np.int64) for encoding in some]
+            lengths.append(np.array([len(encoding.ids) for encoding in some], dtype=np.int64))
+        each = np.concatenate(lengths)
+        return cls(np.concatenate(ids), np.cumsum(each) - each, each)
 
     def take(self, rows: IntArray) -> Tokens:
         """Of some texts, each as often as it is named."""

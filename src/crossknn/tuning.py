@@ -10,13 +10,15 @@ import numpy as np
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
 from crossknn.factorization import ItemModel
-from crossknn.scorers.base import BoundScorer
+from crossknn.recall import share_of_best
+from crossknn.scorers.base import BoundScorer, checked_scores
 from crossknn.search import (
     Calibration,
     Progress,
     RecallTarget,
     Rounds,
     Task,
+    check_searches,
     method_named,
     run,
     run_rounds,
@@ -24,6 +26,9 @@ from crossknn.search import (
 from crossknn.search.stopping import can_tell
 
 _DEEPER = 3
+_AT_ONCE = 64
+"""Queries that are searched together."""
+
 _BUDGETS = (25, 50, 100, 200, 400, 800)
 
 
@@ -127,25 +132,34 @@ def tune(
             f"tuning compares methods on queries that the index has not learned from; there are {len(task.queries)}: "
             "give 2 at least (30 are better)"
         )
-    if target_recall is not None and not 0 < target_recall < 1:
-        raise InputError(f"target_recall must lie between 0 and 1, got {target_recall}")
+    if target_recall is not None and not (isinstance(target_recall, int | float) and 0 < target_recall < 1):
+        raise InputError(f"target_recall must lie between 0 and 1, got {target_recall!r}")
     if budget < k:
         raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls")
     if not 0 <= exact_queries <= len(task.queries):
         raise InputError(f"exact_queries must lie between 0 and the {len(task.queries)} queries, got {exact_queries}")
+    if isinstance(methods, str):
+        raise InputError(f"methods must be a list of names, got one text, {methods!r}")
     names = methods or candidates(task.item_model, has_query_vectors=task.query_vectors is not None)
+    for name in names:
+        try:
+            check_searches(method_named(name), task, budget)
+        except InputError as error:
+            raise InputError(f"{name} cannot be compared: {error}") from error
     budgets = [budget] if target_recall is None else sorted({b for b in _BUDGETS if k <= b < budget} | {budget})
     plan = [(name, b) for b in budgets for name in names]
     deep = [(name, _DEEPER * budget) for name in names]
     within = min(k, task.first_stage_scores.shape[1])  # hits that there can be
     scorer = _Remembering(task)
-    remembered = replace(task, scorer=scorer)
+    starts = range(0, len(task.queries), _AT_ONCE)
+    parts = [np.arange(start, min(start + _AT_ONCE, len(task.queries))) for start in starts]
+    remembered = [replace(task.rows(part), scorer=scorer) for part in parts]
     found: dict[tuple[str, int], FloatArray] = {}
     told = progress or (lambda done, total: None)
     n_trials = len(plan) + len(deep)
     steps = n_trials + exact_queries
     for n, (name, calls) in enumerate([*plan, *deep]):
-        found[name, calls] = run_rounds(method_named(name), remembered, calls).scores
+        found[name, calls] = np.vstack([run_rounds(method_named(name), part, calls).scores for part in remembered])
         told(n + 1, steps)
     reached = np.array([scorer.recall(found[trial], within) for trial in plan])
     others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
@@ -161,15 +175,17 @@ def tune(
     trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
     chosen, calibration = method_named(plan[best][0]), None
     if can_tell(chosen, task.item_model):  # else dense rows would tell nothing, and none is bought
-        watch = _Watch(RecallTarget(chosen, None, within))
-        run(Rounds(chosen, remembered, budget, stop=watch), remembered)
-        pooled = watch.recall(scorer)
+        watches = [_Watch(RecallTarget(chosen, None, within), part) for part in parts]
+        for watch, part in zip(watches, remembered, strict=True):
+            run(Rounds(chosen, part, budget, stop=watch), part)
+        pooled = np.vstack([watch.recall(scorer) for watch in watches])
         for row in range(exact_queries):
             scorer.complete(row)
             told(n_trials + row + 1, steps)
-        exact = watch.recall(scorer)[:exact_queries]
+        exact = np.vstack([watch.recall(scorer) for watch in watches])[:exact_queries]
         share = exact.sum() / max(pooled[:exact_queries].sum(), 1e-9) if exact_queries else 1.0
-        calibration = Calibration.fitted(watch.expected(), np.vstack([exact, share * pooled[exact_queries:]]), within)
+        expected_then = np.vstack([watch.expected() for watch in watches])
+        calibration = Calibration.fitted(expected_then, np.vstack([exact, share * pooled[exact_queries:]]), within)
     elif exact_queries:
         told(steps, steps)
     return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials, calibration)
@@ -177,9 +193,16 @@ def tune(
 
 @dataclass
 class _Watch:
-    """Stops no search, and writes down what is expected after each round."""
+    """Stops no search, and writes down what is expected after each round.
+
+    Attributes:
+        target: expects it.
+        part: of all queries, those of this search.
+        seen: what was expected of each query, and what it had scored, after each round.
+    """
 
     target: RecallTarget
+    part: IntArray
     seen: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
 
     def check(self, task: Task) -> None:
@@ -201,7 +224,7 @@ class _Watch:
 
     def recall(self, scorer: _Remembering) -> FloatArray:
         """(n_queries, n_rounds), by what is known now."""
-        reached: FloatArray = np.array([scorer.recall(scores, self.target.k) for _, scores in self.seen]).T
+        reached: FloatArray = np.array([scorer.recall(found, self.target.k, self.part) for _, found in self.seen]).T
         return reached
 
 
@@ -219,30 +242,32 @@ class _Remembering(BoundScorer):
     def __init__(self, task: Task) -> None:
         self._task = task
         self._rows = {query: row for row, query in enumerate(task.queries)}
-        self._known = np.full(task.first_stage_scores.shape, np.nan)
+        self._known: list[dict[int, float]] = [{} for _ in task.queries]
 
     @property
     def calls(self) -> int:
-        return int(np.isfinite(self._known).sum())
+        return sum(map(len, self._known))
 
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
         rows = np.array([self._rows[query] for query in queries], dtype=np.int64)[query_indices]
-        new = np.isnan(self._known[rows, item_indices])
+        pairs = list(zip(rows.tolist(), np.asarray(item_indices).tolist(), strict=True))
+        new = np.array([item not in self._known[row] for row, item in pairs], dtype=bool)
         if new.any():
-            some = self._task.scorer.score(self._task.queries, rows[new], item_indices[new])
-            self._known[rows[new], item_indices[new]] = some
-        scores: FloatArray = self._known[rows, item_indices]
-        return scores
+            some = checked_scores(self._task.scorer, self._task.queries, rows[new], np.asarray(item_indices)[new])
+            for row, item, value in zip(rows[new].tolist(), item_indices[new].tolist(), some.tolist(), strict=True):
+                self._known[row][item] = value
+        return np.array([self._known[row][item] for row, item in pairs])
 
     def complete(self, row: int) -> None:
         """Score all items that a search of a query may score."""
         allowed = self._task.allowed
-        items = np.arange(len(self._known[row])) if allowed is None else np.flatnonzero(allowed)
-        self.score(self._task.queries, np.full(len(items), row), items)
+        n_items = self._task.first_stage_scores.shape[1]
+        items = np.arange(n_items) if allowed is None else np.flatnonzero(allowed)
+        self.score([self._task.queries[row]], np.zeros(len(items), dtype=np.int64), items)
 
-    def recall(self, found: FloatArray, k: int) -> FloatArray:
-        """(n_queries,) Top-k-Recall of some scores (n_queries, n_found), of the k highest known of each query."""
-        known = np.where(np.isnan(self._known), -np.inf, self._known)
-        edges = np.partition(known, -k, axis=1)[:, -k][:, None]
-        shares: FloatArray = np.minimum((found >= edges).sum(axis=1), k) / k
-        return shares
+    def recall(self, found: FloatArray, k: int, rows: Sequence[int] | IntArray | None = None) -> FloatArray:
+        """(n_rows,) Top-k-Recall of some scores (n_rows, n_found), of the k highest known of each of these queries, all
+        unless given."""
+        asked = range(len(self._known)) if rows is None else rows
+        known = [np.fromiter(self._known[row].values(), dtype=np.float64) for row in asked]
+        return np.array([share_of_best(of_all, some, k) for of_all, some in zip(known, found, strict=True)])

@@ -34,7 +34,7 @@ ITEMS = ["bird cat", "fish", "?", "skin bone water " * 6, "cat cat", "brain", "z
 
 def _given(tiny: Any, tiny_torch: Any, folder: Any) -> Dense:
     rng = np.random.default_rng(0)
-    return Dense(GivenVectors({text: rng.normal(size=33) for text in QUERIES + ITEMS}))
+    return Dense(GivenVectors({text: rng.normal(size=33) for text in QUERIES + ITEMS}, name="given"))
 
 
 def _bm25(tiny: Any, tiny_torch: Any, folder: Any) -> FirstStage:

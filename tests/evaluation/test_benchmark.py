@@ -384,7 +384,7 @@ def test_what_cannot_be_built_is_said_before_a_call_is_paid(
         "hybrid": Hybrid(first_stage.encoder),
         "states": WithStates(first_stage, scorer),
         "late": WithVectors(LateInteraction(first_stage.encoder), first_stage),
-        "no tokens": Dense(GivenVectors({}), of_items),
+        "no tokens": Dense(GivenVectors({}, name="given"), of_items),
     }
     first_stage = others.get(first, first_stage)
     with pytest.raises(InputError, match=message):

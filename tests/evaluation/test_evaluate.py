@@ -38,7 +38,9 @@ def problem() -> tuple[Index, list[str], np.ndarray, list[int]]:
         return [scores[int(q[1:]), int(i[1:])] for q, i in pairs]
 
     vectors = dict(zip(items + queries, np.vstack([v, u + rng.normal(size=u.shape)]), strict=True))
-    index = Index.build(items, scorer=FunctionScorer(score, name="low-rank"), first_stage=Dense(GivenVectors(vectors)))
+    index = Index.build(
+        items, scorer=FunctionScorer(score, name="low-rank"), first_stage=Dense(GivenVectors(vectors, name="given"))
+    )
     return index, queries, scores, calls
 
 

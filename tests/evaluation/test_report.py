@@ -212,7 +212,7 @@ def test_small_evaluations_are_reported_too(tmp_path: Path, n_queries: int, ks, 
     vectors = {f"i{n}": [float(n % 7), 1.0] for n in range(30)} | {f"q{n}": [1.0, float(n)] for n in range(n_queries)}
     items, queries = list(vectors)[:30], list(vectors)[30:]
     scorer = FunctionScorer(lambda pairs: [float(int(item[1:]) * 7 % 30) for _, item in pairs], name="sevens")
-    index = Index.build(items, scorer=scorer, first_stage=Dense(GivenVectors(vectors)))
+    index = Index.build(items, scorer=scorer, first_stage=Dense(GivenVectors(vectors, name="given")))
     options = EvaluationOptions(ks=ks, budgets=budgets, methods=methods)
     report = evaluate(index, queries, folder=tmp_path / "exact", options=options)
     for told in (report, replace(report, calls_per_second=None)):

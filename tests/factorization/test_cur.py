@@ -101,7 +101,7 @@ def test_the_first_stages_query_vectors_are_used_only_in_its_own_space() -> None
     vectors = {text: np.ones(4) for text in items + queries}
     for factorization, there in ((CUR(), False), (MFTransductive(), True)):
         options = BuildOptions(plan=AllItems(), factorization=factorization)
-        stage = Dense(GivenVectors(vectors))
+        stage = Dense(GivenVectors(vectors, name="given"))
         index = Index.build(items, scorer=scorer, first_stage=stage, queries=queries[:N_TRAIN], options=options)
         assert (index.task(queries[-1:]).query_vectors is not None) == there
         assert len(index.search(queries[-1], k=3, budget=9)) == 3

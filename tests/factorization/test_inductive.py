@@ -145,7 +145,7 @@ def test_an_index_keeps_both_networks_without_torch_to_read_it(tmp_path: Path) -
     texts = {f"i{n}": v for n, v in enumerate(vectors["item_vectors"])}
     asked = {f"q{n}": v for n, v in enumerate(vectors["query_vectors"])}
     scorer = FunctionScorer(lambda pairs: [exact[int(q[1:]), int(i[1:])] for q, i in pairs], name="products")
-    stage = Dense(GivenVectors(texts | asked))
+    stage = Dense(GivenVectors(texts | asked, name="given"))
     options = BuildOptions(plan=PerQuery(10, 10), factorization=replace(OPTIONS, epochs=3))
     built = Index.build(list(texts), scorer=scorer, first_stage=stage, queries=list(asked)[:40], options=options)
     built.save(tmp_path / "index")

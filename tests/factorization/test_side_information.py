@@ -228,7 +228,7 @@ def test_an_index_keeps_the_prior(tmp_path: Path) -> None:
     exact, x, x_q, _ = _planted()
     vectors = {f"i{n}": v for n, v in enumerate(x)} | {f"q{n}": v for n, v in enumerate(x_q)}
     scorer = FunctionScorer(lambda pairs: [exact[int(q[1:]), int(i[1:])] for q, i in pairs], name="planted")
-    stage = Dense(GivenVectors(vectors))
+    stage = Dense(GivenVectors(vectors, name="given"))
     items, train = list(vectors)[:N_ITEMS], [f"q{n}" for n in range(12)]
     options = BuildOptions(plan=PerQuery(10, 10), factorization=MFSideInformation(dimensions=4, sweeps=2))
     index = Index.build(items, scorer=scorer, first_stage=stage, queries=train, options=options, out=tmp_path / "i")
@@ -245,13 +245,21 @@ def test_an_index_keeps_the_prior(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("n_items", "plan", "constant"),
-    [(5, PerQuery(3, 2), False), (40, PerQuery(6, 6), True), (40, PerQuery(1, 0), False)],
-    ids=["fewer items than factors", "scores that are all alike", "one score of a query"],
+    [
+        (5, PerQuery(3, 2), None),
+        (40, PerQuery(6, 6), 0.0),
+        (40, PerQuery(6, 6), 3.0),
+        (40, PerQuery(6, 6), -1e6),
+        (40, PerQuery(1, 0), None),
+    ],
+    ids=["fewer items than factors", "zeros", "all alike", "all alike and far", "one score of a query"],
 )
-def test_little_to_learn_from_is_learned_from(make_world: Any, n_items: int, plan: PerQuery, constant: bool) -> None:
+def test_little_to_learn_from_is_learned_from(
+    make_world: Any, n_items: int, plan: PerQuery, constant: float | None
+) -> None:
     world = make_world(n_queries=12, n_items=n_items)
-    if constant:
-        world.scores = np.zeros_like(world.scores)
+    if constant is not None:
+        world.scores = np.full_like(world.scores, constant)
     options = BuildOptions(plan=plan, factorization=MFSideInformation())
     index = Index.build(
         world.items, scorer=world.scorer, first_stage=world.dense, queries=world.queries[:10], options=options

@@ -122,7 +122,7 @@ def test_a_sentence_transformers_folder_is_cut_where_its_model_cuts(tiny: Any, t
 
 
 def test_vectors_given_for_items_are_used_and_may_be_of_any_number_type() -> None:
-    encoder = GivenVectors({"q": np.array([0.5, 0.25])})
+    encoder = GivenVectors({"q": np.array([0.5, 0.25])}, name="given")
     for dtype in ("f4", "f8", "f2", "i8"):
         bound = Dense(encoder, np.array([[2, 0], [0, 4], [1, 1]], dtype=dtype)).prepare(["x", "y", "z"])
         np.testing.assert_array_equal(bound.scores(["q"]), [[1, 1, 0.75]])
@@ -140,21 +140,21 @@ def test_vectors_given_for_items_are_used_and_may_be_of_any_number_type() -> Non
 )
 def test_item_vectors_that_do_not_fit(vectors: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        Dense(GivenVectors({}), vectors).prepare(["x", "y", "z"])
+        Dense(GivenVectors({}, name="given"), vectors).prepare(["x", "y", "z"])
 
 
 @pytest.mark.parametrize("vector", [np.ones(3), np.array([1, np.nan])], ids=["width", "nan"])
 def test_query_vectors_that_do_not_fit(vector: np.ndarray) -> None:
-    bound = Dense(GivenVectors({"q": vector, "x": np.ones(2)})).prepare(["x"])
+    bound = Dense(GivenVectors({"q": vector, "x": np.ones(2)}, name="given")).prepare(["x"])
     with pytest.raises(InputError, match="query vectors"):
         bound.scores(["q"])
 
 
 def test_given_vectors_names_the_text_it_does_not_know_and_refuses_mixed_widths() -> None:
     with pytest.raises(InputError, match="'unknown'"):
-        GivenVectors({"x": np.ones(2)}).embed(["x", "unknown"])
+        GivenVectors({"x": np.ones(2)}, name="given").embed(["x", "unknown"])
     with pytest.raises(InputError, match="width"):
-        GivenVectors({"x": np.ones(2), "y": np.ones(3)}).embed(["x", "y"])
+        GivenVectors({"x": np.ones(2), "y": np.ones(3)}, name="given").embed(["x", "y"])
 
 
 @pytest.mark.torch

@@ -17,7 +17,7 @@ QUERIES = ["hidrocephalus", "newborn tetanus", "zebra", "!"]
 @pytest.fixture
 def encoder() -> GivenVectors:
     rng = np.random.default_rng(0)
-    return GivenVectors({text: rng.normal(size=3) for text in ITEMS + QUERIES})
+    return GivenVectors({text: rng.normal(size=3) for text in ITEMS + QUERIES}, name="given")
 
 
 def test_with_every_dimension_a_score_is_the_dual_encoders_and_the_cosine_of_tfidf(encoder: GivenVectors) -> None:
@@ -40,7 +40,7 @@ def test_fewer_dimensions_keep_what_most_items_share(encoder: GivenVectors) -> N
 
 @pytest.mark.parametrize("items", [["", " "], ["cat"]], ids=["no n-grams", "one item"])
 def test_where_there_is_little_to_count(items: list[str]) -> None:
-    encoder = GivenVectors({text: np.ones(2) for text in [*items, "cat", "!"]})
+    encoder = GivenVectors({text: np.ones(2) for text in [*items, "cat", "!"]}, name="given")
     scores = Hybrid(encoder).prepare(items).scores(["cat", "!"])
     expected = np.full((2, len(items)), 2.0)
     expected[0] += [item == "cat" for item in items]
@@ -49,7 +49,7 @@ def test_where_there_is_little_to_count(items: list[str]) -> None:
 
 def test_vectors_of_the_encoder_that_are_known_are_not_made_again(encoder: GivenVectors) -> None:
     known = Dense(encoder).prepare(ITEMS).item_vectors
-    again = Hybrid(GivenVectors({}), known).prepare(ITEMS)
+    again = Hybrid(GivenVectors({}, name="given"), known).prepare(ITEMS)
     np.testing.assert_array_equal(again.item_vectors, Hybrid(encoder).prepare(ITEMS).item_vectors)
 
 

@@ -98,7 +98,7 @@ def test_no_items() -> None:
 
 def test_what_has_no_tokens_is_refused() -> None:
     with pytest.raises(InputError, match="gives one for a text"):
-        LateInteraction(GivenVectors({}))
+        LateInteraction(GivenVectors({}, name="given"))
     for wrong in ({"dimensions": 0}, {"shortlist": 0}):
         with pytest.raises(InputError, match="dimensions and shortlist must be 1 or more"):
             LateInteraction(Given(), **wrong)

@@ -50,7 +50,7 @@ class Shown(FunctionScorer):
 @pytest.fixture
 def dense() -> Dense:
     rng = np.random.default_rng(1)
-    return Dense(GivenVectors({text: rng.normal(size=4) for text in ITEMS + QUERIES}))
+    return Dense(GivenVectors({text: rng.normal(size=4) for text in ITEMS + QUERIES}, name="given"))
 
 
 def test_the_ranking_stays_the_dual_encoders(dense: Dense) -> None:

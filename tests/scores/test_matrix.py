@@ -49,6 +49,12 @@ def test_what_is_no_score_matrix_is_refused(rows: list[int], columns: list[int],
         ScoreMatrix(np.array(rows), np.array(columns), np.array(values), (2, 3))
 
 
+def test_narrow_whole_numbers_name_cells_beyond_their_range() -> None:
+    rows, columns = np.array([0, 2999], dtype=np.int32), np.array([5, 999_999], dtype=np.int32)
+    matrix = ScoreMatrix.from_pairs(rows, columns, np.array([1.0, 2.0]), (3000, 1_000_000))
+    assert matrix.cells.tolist() == [5, 2_999_999_999]
+
+
 def test_from_pairs_refuses_a_pair_that_stands_twice() -> None:
     with pytest.raises(InputError, match="twice"):
         ScoreMatrix.from_pairs(np.array([1, 0, 1]), np.array([2, 0, 2]), np.array([1.0, 2, 3]), (2, 3))

@@ -106,6 +106,8 @@ def test_with_much_noise_the_prior_mean_stays() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
+        {"noise": np.inf},
+        {"intercept_variance": np.inf},
         {"noise": 0.0},
         {"noise": -1.0},
         {"noise": np.nan},

@@ -75,6 +75,17 @@ def test_few_items_are_all_scored() -> None:
     task, _ = drawn(5, np.arange(N_ITEMS) < 7)
     known = run_sharing(KNOWS, task, 50, RecallTarget(KNOWS, None, 10))
     assert [sorted(p.indices[0].tolist()) for p in known] == [list(range(7))] * 5
+    assert [p.expected_recall for p in known] == [np.ones(1)] * 5
+
+
+def test_what_is_told_in_the_end_is_of_all_that_was_scored() -> None:
+    """Though a query is looked at every 25 calls, and may stop between two looks."""
+    task, _ = drawn(13)
+    target = RecallTarget(KNOWS, None, 5)
+    known = run_sharing(KNOWS, task, 33, target)
+    told = [target.expected_recall(task.rows(np.array([row])), progress) for row, progress in enumerate(known)]
+    assert [progress.expected_recall for progress in known] == told
+    assert any(progress.indices.shape[1] % 25 for progress in known)
 
 
 def test_what_cannot_be_shared_is_said_before_a_call_is_spent() -> None:

@@ -24,7 +24,7 @@ from crossknn.fingerprints import digest_texts
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
-from crossknn.search import METHODS, SearchMethod, run_rounds
+from crossknn.search import METHODS, SearchMethod, check_searches
 from crossknn.search.rounds import round_sizes
 
 _RATE = "calls_per_second.txt"
@@ -189,20 +189,12 @@ def _check(
             raise InputError(
                 f"{name} was built with the scorer {system.index.scorer.fingerprint}, not {index.scorer.fingerprint}"
             )
-        trial = replace(system.index.task(queries[:1]), scorer=_NoScorer())
         try:
-            run_rounds(system.method, trial, min(*options.budgets, len(index)))
+            check_searches(system.method, system.index.task(queries[:1]), min(*options.budgets, len(index)))
         except InputError as error:
             raise InputError(f"{name} does not work on its index: {error}") from error
     if min(options.ks) > len(index):
         raise InputError(f"the smallest k is {min(options.ks)}, but the index holds {len(index)} items")
-
-
-class _NoScorer:
-    """Stands in for the cross-encoder where a method is only tried: whatever it needs and lacks, it says at once."""
-
-    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
-        return np.zeros(len(item_indices))
 
 
 def _judge(index: Index, labels: Sequence[str] | None, relevant: Sequence[Mapping[str, int]] | None) -> Judge | None:

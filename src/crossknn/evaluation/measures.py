@@ -9,6 +9,7 @@ import numpy as np
 
 from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError
+from crossknn.recall import share_of_best
 
 
 def top_k_recall(exact: FloatArray, scored: IntArray, k: int) -> float:
@@ -29,14 +30,7 @@ def top_k_recall(exact: FloatArray, scored: IntArray, k: int) -> float:
     """
     if not 1 <= k <= len(exact):
         raise InputError(f"k must lie between 1 and the {len(exact)} items, got {k}")
-    edge, found = kth_best(exact, k), exact[np.unique(scored)]
-    places = k - int(np.sum(exact > edge))  # for items that tie with the k-th
-    return (int(np.sum(found > edge)) + min(places, int(np.sum(found == edge)))) / k
-
-
-def kth_best(exact: FloatArray, k: int) -> float:
-    """The k-th highest score."""
-    return float(np.partition(exact, len(exact) - k)[len(exact) - k])
+    return share_of_best(exact, exact[np.unique(scored)], k)
 
 
 def top_item_is_right(scores: FloatArray, indices: IntArray, right: BoolArray) -> float:

@@ -8,7 +8,8 @@ from crossknn.evaluation.measures import Interval
 def percent(share: float) -> str:
     """Whole percents, but never 0% or 100% for what is only near it."""
     rounded = f"{100 * share:.0f}%"
-    return f"{100 * share:.1f}%" if rounded in ("0%", "100%") and share not in (0, 1) else rounded
+    near = rounded in ("0%", "100%") and share not in (0, 1)
+    return f"{min(max(100 * share, 0.1), 99.9):.1f}%" if near else rounded
 
 
 def recall_interval(interval: Interval) -> str:
@@ -32,9 +33,9 @@ def share_interval(interval: Interval) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Milliseconds, or seconds from 10 up; three digits at most."""
-    if seconds >= 10:
-        return f"{seconds:,.0f} s"
+    """Milliseconds, or seconds from 1 up; three digits are enough."""
+    if seconds >= 1:
+        return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     if seconds == 0:
         return "0 ms"
     return f"{1000 * seconds:,.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.{2 if seconds < 0.001 else 1}f} ms"

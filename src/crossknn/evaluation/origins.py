@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crossknn.arrays import FloatArray, IntArray
-from crossknn.evaluation.measures import kth_best
+from crossknn.recall import kth_best
 
 _BORDERS = (10, 100, 1000)
 

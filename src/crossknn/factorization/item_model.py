@@ -33,7 +33,8 @@ class Normalisation:
     @classmethod
     def matching(cls, scores: FloatArray, reference: FloatArray) -> Normalisation:
         """The one that gives ``scores`` the mean and standard deviation of ``reference`` (same cells, any shape)."""
-        varied = np.ptp(scores) > 0 and np.ptp(reference) > 0
+        # equal numbers may have a standard deviation by rounding, and numbers near zero none
+        varied = all(np.ptp(some) > 0 and np.std(some) > 0 for some in (scores, reference))
         scale = float(np.std(reference) / np.std(scores)) if varied else 1.0
         return cls(scale=scale, shift=float(np.mean(scores)) - float(np.mean(reference)) / scale)
 
@@ -191,14 +192,22 @@ class ItemModel:
 
         Cost: no CE call.
         """
+        self.check_places()
         if self.item_map is not None:
             return self.item_map.apply(vectors)
-        if not self.follows_first_stage:
+        return np.asarray(vectors, dtype=np.float32)
+
+    def check_places(self) -> None:
+        """Whether :meth:`place` can.
+
+        Raises:
+            InputError: see there.
+        """
+        if self.item_map is None and not self.follows_first_stage:
             raise InputError(
                 "item vectors were learned from the scores alone, which new items do not have; build the index again, "
                 "or over a dense first stage, whose vectors tell where new items belong"
             )
-        return np.asarray(vectors, dtype=np.float32)
 
     def updated(self, rows: IntArray, vectors: FloatArray | None) -> ItemModel:
         """The same for other items: new ones are placed (:meth:`place`), the others stay as they are.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -60,6 +60,7 @@ class Dense:
         vectors = kept["vectors"] if kept else self._item_vectors
         if vectors is None:
             vectors = self.encoder.embed(items) if items else np.empty((0, 1), dtype=np.float32)
+        vectors = vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors, dtype=np.float32)
         if vectors.ndim != 2 or len(vectors) != len(items):
             raise InputError(f"item vectors have shape {vectors.shape}, but there are {len(items)} items")
         if vectors.dtype != np.float32:
@@ -131,10 +132,11 @@ class GivenVectors:
 
     Args:
         vectors: text to vector, all of one width.
-        name: identifies where the vectors came from.
+        name: identifies where they came from. An index opens with vectors of the name it was built with, so change it
+            when they do.
     """
 
-    def __init__(self, vectors: dict[str, FloatArray], *, name: str = "given") -> None:
+    def __init__(self, vectors: Mapping[str, FloatArray], *, name: str) -> None:
         self._vectors = vectors
         self.fingerprint = name
 

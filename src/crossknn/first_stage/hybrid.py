@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,8 +84,8 @@ class Hybrid(Dense):
             return _BoundHybrid(_Beside(self.encoder, counter, np.zeros((1, 0), dtype=np.float32)), own)
         width = min(self._dimensions, *counts.shape)
         u, s, v = self._decomposed(counts, n_components=width, n_iter=7, random_state=0)
-        turned = np.where(s > _SMALLEST * s[0], np.sqrt(self._weight) * v.T, 0).astype(np.float32)
-        vectors = np.hstack([own, np.sqrt(self._weight) * u * s]).astype(np.float32)
+        turned = np.where(s > _SMALLEST * s[0], math.sqrt(self._weight) * v.T, 0).astype(np.float32)
+        vectors = np.hstack([own, math.sqrt(self._weight) * u * s]).astype(np.float32, copy=False)
         return _BoundHybrid(_Beside(self.encoder, counter, turned), vectors)
 
     def _counter(self, **options: Any) -> Any:

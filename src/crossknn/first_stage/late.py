@@ -44,8 +44,8 @@ class LateInteraction:
     ``WithVectors(LateInteraction(encoder), Hybrid(encoder))``, and what is learned over them by
     :class:`~crossknn.factorization.MFSideInformation` takes its score into account.
 
-    Memory: ``4 * dimensions`` bytes for every token of every item; while they are prepared ``4 d`` bytes more for each,
-    where the encoder's are ``d`` wide.
+    Memory: ``4 * dimensions`` bytes for every token of every item; while they are prepared as many again and ``8 d``
+    more for each, where the encoder's are ``d`` wide.
 
     Args:
         encoder: embeds tokens: :class:`~crossknn.SentenceTransformersEncoder`, or :class:`~crossknn.OnnxEncoder` with

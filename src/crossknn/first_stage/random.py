@@ -8,13 +8,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from crossknn.arrays import FloatArray
+from crossknn.errors import InputError
 from crossknn.first_stage.base import Kept
 
 
 class RandomFirstStage:
-    """Scores drawn from the seed and the query's text, so that a query gets the same ones in any batch."""
+    """Scores drawn from the seed and the query's text, so that a query gets the same ones in any batch.
+
+    Raises:
+        InputError: ``seed`` is below 0.
+    """
 
     def __init__(self, seed: int = 0) -> None:
+        if seed < 0:
+            raise InputError(f"seed must be 0 or more, got {seed}")
         self._seed = seed
         self.fingerprint = f"random:{seed}"
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from crossknn.arrays import FloatArray
-from crossknn.errors import import_extra
+from crossknn.errors import InputError, import_extra
 from crossknn.first_stage.base import Kept
 
 
@@ -21,6 +21,7 @@ class TfIdf:
         sublinear_tf: count a word that stands n times as 1 + ln(n), not n.
 
     Raises:
+        InputError: ``ngram_range`` is none.
         MissingExtraError: scikit-learn is not installed.
     """
 
@@ -35,6 +36,8 @@ class TfIdf:
         self._options = {"analyzer": analyzer, "ngram_range": ngram_range, "sublinear_tf": sublinear_tf}
         # without scikit-learn's version: nothing fitted is stored, an index that is loaded fits again
         low, high = ngram_range
+        if not 1 <= low <= high:
+            raise InputError(f"ngram_range must be a shortest and a longest n-gram, 1 or more, got {ngram_range}")
         self.fingerprint = f"tfidf:{analyzer}:ngrams={low}-{high}:sublinear_tf={sublinear_tf}"
 
     def prepare(self, items: Sequence[str], kept: Kept | None = None) -> _BoundTfIdf:

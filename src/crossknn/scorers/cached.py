@@ -47,7 +47,7 @@ class CachedScorer:
         path: the SQLite file, made if it is not there; its folder must exist. About 70 bytes a score.
 
     Attributes:
-        hits: pairs answered from the file so far.
+        hits: pairs answered from the file so far; one that stands twice in a call counts once.
         misses: pairs that the scorer was asked for so far.
 
     Raises:
@@ -152,7 +152,7 @@ class _BoundCached:
         where = {key: n for n, key in reversed(list(enumerate(keys)))}  # equal pairs are scored once, by the first
         known = self.cache.look_up(list(where)) if where else {}
         missing = sorted(n for key, n in where.items() if key not in known)
-        self.cache.hits += len(keys) - len(missing)
+        self.cache.hits += len(known)
         size = _KEPT_AT_ONCE
         while missing:
             some, missing = missing[:size], missing[size:]

@@ -43,7 +43,8 @@ class ScoreMatrix:
     def from_pairs(
         cls, query_indices: IntArray, item_indices: IntArray, values: FloatArray, shape: tuple[int, int]
     ) -> ScoreMatrix:
-        """From pairs in any order."""
+        """From pairs in any order, of any whole numbers."""
+        query_indices, item_indices = (np.asarray(some, dtype=np.int64) for some in (query_indices, item_indices))
         order = np.lexsort((item_indices, query_indices))
         return cls(query_indices[order], item_indices[order], np.asarray(values, dtype=np.float64)[order], shape)
 
@@ -55,7 +56,7 @@ class ScoreMatrix:
     @property
     def cells(self) -> IntArray:
         """(n_observed,) places in the matrix read row by row, ascending."""
-        flat: IntArray = self.query_indices * self.shape[1] + self.item_indices
+        flat: IntArray = self.query_indices.astype(np.int64) * self.shape[1] + self.item_indices
         return flat
 
     def with_more(self, other: ScoreMatrix) -> ScoreMatrix:

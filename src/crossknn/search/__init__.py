@@ -6,7 +6,7 @@ from crossknn.search.gar import GAR
 from crossknn.search.named import METHODS, method_named, settings_of, untuned_method, with_settings
 from crossknn.search.regression import BayesianRidge, FittedQuery, MinNorm, QuerySolver
 from crossknn.search.rerank import Rerank
-from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Stop, Task, run, run_rounds
+from crossknn.search.rounds import Progress, Proposal, Rounds, SearchMethod, Stop, Task, check_searches, run, run_rounds
 from crossknn.search.sharing import run_sharing
 from crossknn.search.shortlist import Shortlist
 from crossknn.search.stopping import Calibration, RecallTarget, expected_recall
@@ -33,6 +33,7 @@ __all__ = [
     "TouR",
     "adacur",
     "anncur",
+    "check_searches",
     "expected_recall",
     "method_named",
     "run",

@@ -74,10 +74,10 @@ class BayesianRidge:
     intercept_variance: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.noise > 0:
-            raise InputError(f"noise must be a variance above 0, got {self.noise}")
-        if not self.intercept_variance >= 0:
-            raise InputError(f"intercept_variance must not be negative, got {self.intercept_variance}")
+        if not 0 < self.noise < np.inf:
+            raise InputError(f"noise must be a finite variance above 0, got {self.noise}")
+        if not 0 <= self.intercept_variance < np.inf:
+            raise InputError(f"intercept_variance must be finite and not negative, got {self.intercept_variance}")
         negative = np.ndim(self.covariance) < 2 and np.any(np.less(self.covariance, 0))
         if negative or not np.isfinite(self.covariance).all():
             raise InputError("covariance must be finite, and not negative where it is a number or a diagonal")

@@ -326,6 +326,25 @@ def run_rounds(method: SearchMethod, task: Task, budget: int) -> Progress:
     return search._progress
 
 
+def check_searches(method: SearchMethod, task: Task, budget: int) -> None:
+    """Search for a task's first query with a scorer that knows nothing: nothing is paid to find out.
+
+    Raises:
+        InputError: the method cannot search such a task.
+
+    Cost: no CE call.
+    """
+    first = replace(task.rows(np.zeros(1, dtype=np.int64)), scorer=_NoScorer())
+    run_rounds(method, first, budget)
+
+
+class _NoScorer:
+    """Stands in for the cross-encoder where a method is only tried."""
+
+    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+        return np.zeros(len(item_indices))
+
+
 def run(search: Rounds, task: Task) -> None:
     """Score on the spot whatever a search of a task asks for.
 

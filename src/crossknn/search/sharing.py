@@ -76,7 +76,9 @@ def run_sharing(method: SearchMethod, task: Task, budget: int, stop: RecallTarge
             asked.append((row, columns))
             left, lacking[row] = left - len(columns), max(0, lacking[row] - len(columns))
         if not asked:
-            return [search.progress()[0] for search in searches]
+            return [
+                _told(search.progress()[0], task.rows(np.array([row])), stop) for row, search in enumerate(searches)
+            ]
         rows = np.repeat([row for row, _ in asked], [len(columns) for _, columns in asked])
         scores = checked_scores(task.scorer, task.queries, rows, np.concatenate([columns for _, columns in asked]))
         for row, _ in asked:
@@ -89,6 +91,12 @@ def _had(search: Rounds, least: int) -> tuple[int, float]:
     (known,) = search.progress()
     assert known.expected_recall is not None
     return min(known.indices.shape[1], least), float(known.expected_recall[0])
+
+
+def _told(known: Progress, task: Task, stop: RecallTarget) -> Progress:
+    """With what is expected of all its scores, which may have been looked at some rounds ago."""
+    known.expected_recall = stop.expected_recall(task, known)
+    return known
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,15 @@ class TouR:
             raise InputError(f"loss must be 'ce' or 'mse', got {self.loss!r}")
         if self.rounds < 1:
             raise InputError(f"rounds must be at least 1, got {self.rounds}")
-        if not self.step > 0:
-            raise InputError(f"step must be above 0, got {self.step}")
+        if not 0 < self.step < np.inf:
+            raise InputError(f"step must be finite and above 0, got {self.step}")
 
     def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
         """See :class:`~crossknn.search.rounds.SearchMethod`.
 
         Raises:
-            InputError: the index has no item vectors, or the first stage has no query vectors in their space.
+            InputError: the index has no item vectors, the first stage has no query vectors in their space, or the steps
+                are so large that the vector does not stay finite.
         """
         items = task.item_model
         if items is None or task.query_vectors is None:
@@ -58,6 +59,8 @@ class TouR:
         vectors = np.array(
             [self._stepped(items, progress, row, u, beside[row]) for row, u in enumerate(task.query_vectors)]
         )
+        if not np.isfinite(vectors).all():
+            raise InputError(f"the query's vector grows without end in steps of {self.step}; set a smaller step")
         solve_seconds = time.perf_counter() - start
         approximate = inner_products(vectors, items.vectors) + beside
         chosen = np.array([top_k(a, size, unseen) for a, unseen in zip(approximate, progress.unseen, strict=True)])

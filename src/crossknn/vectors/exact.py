@@ -55,19 +55,22 @@ def top_k(scores: FloatArray, k: int, allowed: BoolArray | None = None) -> IntAr
     return candidates[np.argsort(-values, kind="stable")]
 
 
-def ranks_of(scores: FloatArray, items: IntArray, allowed: BoolArray | None = None) -> list[int]:
+def ranks_of(scores: FloatArray, items: IntArray, allowed: BoolArray | None = None) -> IntArray:
     """Ranks of some items among those allowed, from 1, highest score first; equal scores by position.
 
     Args:
         scores: (n,) finite scores.
         items: positions of allowed items.
         allowed: (n,) mask; None allows all.
+
+    Returns:
+        (len(items),).
     """
     candidates = np.arange(len(scores)) if allowed is None else np.flatnonzero(allowed)
     values = scores[candidates]
     if len(items) <= _FEW:  # quicker than sorting all
-        found = (np.sum(values > scores[i]) + np.sum((values == scores[i]) & (candidates < i)) for i in items)
-        return [1 + int(before) for before in found]
+        found = [np.sum(values > scores[i]) + np.sum((values == scores[i]) & (candidates < i)) for i in items]
+        return 1 + np.array(found, dtype=np.int64)
     ranks = np.empty(len(scores), dtype=np.int64)
     ranks[candidates[np.argsort(-values, kind="stable")]] = np.arange(1, len(candidates) + 1)
-    return [int(rank) for rank in ranks[items]]
+    return ranks[items]
