@@ -37,7 +37,8 @@ def _vectors(seed: int = 1) -> dict[str, np.ndarray]:
 
 def _half_sweeps(scores: ScoreMatrix, vectors: dict[str, np.ndarray], sweeps: int) -> list[tuple[Any, ...]]:
     """The states of the fast factorization, after each side was solved; the arguments of ``loss``."""
-    _, targets, start = _start(scores, vectors.get("item_vectors"), vectors.get("query_vectors"), OPTIONS)
+    given = OPTIONS._begun_with(vectors.get("item_vectors"), vectors.get("query_vectors"), scores.shape)
+    _, targets, start = _start(scores, *given, matched=bool(vectors))
     states, now = [(start, start, scores, targets, OPTIONS)], start
     for _ in range(sweeps):
         for by_query in (True, False):

@@ -43,8 +43,9 @@ class Observed:
     def problem(self, query: int, cells: IntArray, known: Factors) -> tuple[list[FloatArray], FloatArray]:
         """Factors, vectors and constant of a query's scored items, and what the mean leaves of its scores."""
         i = self.scores.item_indices[cells]
-        mean = known.alpha * (self.x[i] @ self.x_q[query]) + known.beta + known.biases[i]
-        return [known.factors[i], self.x[i], np.ones((len(i), 1))], self.scores.values[cells] - mean
+        mean = known.alpha * (self.x[i].astype(np.float64) @ self.x_q[query]) + known.beta + known.biases[i]
+        parts = [known.factors[i], self.x[i].astype(np.float64), np.ones((len(i), 1))]
+        return parts, self.scores.values[cells] - mean
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ from crossknn.factorization.variational import factorize
 from crossknn.scores.matrix import ScoreMatrix
 from crossknn.scores.plan import Pairs
 
+_ITEMS_AT_ONCE = 8192
+"""In double precision: a million of them beside their vectors would take most of the memory that there is."""
+
 _MOST_HELD_OUT = 500
 
 _FEWEST_SCORES = 10
@@ -121,7 +124,7 @@ class MFSideInformation:
         self.check(scores.pairs, scores.shape[1], has_vectors=given)
         assert item_vectors is not None  # as just checked
         assert query_vectors is not None
-        x, x_q = (np.asarray(a, dtype=np.float64) for a in (item_vectors, query_vectors))
+        x, x_q = np.asarray(item_vectors), np.asarray(query_vectors, dtype=np.float64)
         check_shapes(scores, x, x_q)
         rows = [(query, cells) for query, cells in scores.by_query() if len(cells)]
         asked = np.random.default_rng(self.seed).permutation(len(rows))
@@ -162,7 +165,7 @@ class MFSideInformation:
     def _filled(self, observed: Observed, rows: list[tuple[int, IntArray]]) -> Iterator[FloatArray]:
         """For each row (n_items, 3) float32: a Gaussian process fills in its scores, and both columns of the mean's
         design. It is linear, so their combinations are residuals of all items, whatever ``alpha`` and ``beta`` are."""
-        x = observed.x.astype(np.float32)
+        x = observed.x.astype(np.float32, copy=False)
         squares = np.einsum("nd,nd->n", x, x)
         for _, cells in rows:
             seen = observed.scores.item_indices[cells]
@@ -221,21 +224,19 @@ def _leading(matrix: FloatArray, d: int) -> tuple[FloatArray, FloatArray]:
 
 def _factors_of(x: FloatArray, factors: FloatArray) -> LinearMap:
     """Ridge regression of items' factors on their vectors: the ridge that tells an item left out best."""
-    centre, mean = x.mean(axis=0), factors.mean(axis=0)
-    squares, axes = np.linalg.eigh((x - centre).T @ (x - centre))
-    turned = (x - centre) @ axes
-    products = turned.T @ (factors - mean)
-
-    def shrunk(ridge: float) -> FloatArray:
-        shares: FloatArray = 1 / (np.maximum(squares, 0) + ridge)
-        return shares
-
-    def error(ridge: float) -> float:
-        left = factors - mean - turned @ (shrunk(ridge)[:, None] * products)
-        leverage = np.square(turned) @ shrunk(ridge) + 1 / len(x)
-        return float(np.square(left / np.maximum(1 - leverage, 1e-9)[:, None]).sum())
-
-    matrix = axes @ (shrunk(min(RIDGES, key=error))[:, None] * products)
+    centre, mean = x.mean(axis=0, dtype=np.float64), factors.mean(axis=0)
+    blocks = [slice(start, start + _ITEMS_AT_ONCE) for start in range(0, len(x), _ITEMS_AT_ONCE)]
+    squares, axes = np.linalg.eigh(sum(part.T @ part for part in (x[rows] - centre for rows in blocks)))
+    products = axes.T @ sum((x[rows] - centre).T @ (factors[rows] - mean) for rows in blocks)
+    shrunk = {ridge: 1 / (np.maximum(squares, 0) + ridge) for ridge in RIDGES}
+    errors = dict.fromkeys(RIDGES, 0.0)
+    for rows in blocks:
+        turned = (x[rows] - centre) @ axes
+        for ridge, shares in shrunk.items():
+            left = factors[rows] - mean - turned @ (shares[:, None] * products)
+            leverage = np.square(turned) @ shares + 1 / len(x)
+            errors[ridge] += float(np.square(left / np.maximum(1 - leverage, 1e-9)[:, None]).sum())
+    matrix = axes @ (shrunk[min(RIDGES, key=errors.__getitem__)][:, None] * products)
     return LinearMap(matrix, mean - centre @ matrix)
 
 
@@ -246,8 +247,12 @@ def _item_model(x: FloatArray, known: Factors, expected: Expected, variances: Fl
     level of all scores is in its weight's mean."""
     roots = np.sqrt(variances / variances[3])
     noise = float(np.sqrt(variances[3]))
-    vectors = np.column_stack([roots[0] * known.factors, roots[1] * x, np.full(len(x), roots[2])])
     d, width_of_x = known.factors.shape[1], x.shape[1]
+    blocks = [slice(start, start + _ITEMS_AT_ONCE) for start in range(0, len(x), _ITEMS_AT_ONCE)]
+
+    def varying(rows: slice) -> FloatArray:
+        return np.column_stack([roots[0] * known.factors[rows], roots[1] * x[rows]])
+
     to_space = expected.matrix.copy()
     to_space[:, d : d + width_of_x] += known.alpha * np.eye(width_of_x)
     offset = expected.mean - expected.centre @ expected.matrix
@@ -256,17 +261,22 @@ def _item_model(x: FloatArray, known: Factors, expected: Expected, variances: Fl
     factor_map = _factors_of(x, known.factors)
     to_items = np.column_stack([roots[0] * factor_map.matrix, roots[1] * np.eye(width_of_x), np.zeros(width_of_x)])
     offset_of_items = np.concatenate([roots[0] * factor_map.offset, np.zeros(width_of_x), roots[2:3]])
-    varying = vectors[:, :-1]
-    narrow = varying.shape[1] >= width
-    axes = np.linalg.eigh(varying.T @ varying)[1][:, ::-1][:, : width - 1] if narrow else None
+    axes = None
+    if d + width_of_x >= width:
+        moment = sum(part.T @ part for part in map(varying, blocks))
+        axes = np.linalg.eigh(moment)[1][:, ::-1][:, : width - 1]
 
     def turned(rows: FloatArray) -> FloatArray:
         if axes is not None:
             rows = np.concatenate([rows[..., :-1] @ axes, rows[..., -1:]], axis=-1)
         return rows.astype(np.float32)
 
+    vectors = np.empty((len(x), min(width, d + width_of_x + 1)), dtype=np.float32)
+    for rows in blocks:
+        some = varying(rows)
+        vectors[rows] = turned(np.column_stack([some, np.full(len(some), roots[2])]))
     return ItemModel(
-        turned(vectors),
+        vectors,
         (known.biases / noise).astype(np.float32),
         Normalisation(scale=1 / noise),
         query_map=LinearMap(turned(to_space / scales), turned(offset / scales)),

@@ -82,7 +82,13 @@ class MFTransductive:
         Cost: no CE call. A sweep takes ``O(n_observed d min(d, cells per row))``.
         """
         self.check(scores.pairs, scores.shape[1], has_vectors=item_vectors is not None)
-        normalisation, targets, start = _start(scores, item_vectors, query_vectors, self)
+        n_queries, n_items = scores.shape
+        follows = item_vectors is not None
+        item_vectors, query_vectors = self._begun_with(item_vectors, query_vectors, scores.shape)
+        check_shapes(scores, item_vectors, query_vectors)
+        used, columns = np.unique(scores.item_indices, return_inverse=True)  # the others stay where they are
+        scores = ScoreMatrix(scores.query_indices, columns, scores.values, (n_queries, len(used)))
+        normalisation, targets, start = _start(scores, item_vectors[used], query_vectors, matched=follows)
         ridge = np.full(start.items.shape[1], self.ridge)
         ridge[-1] = self.bias_ridge
         by_query, by_item = list(scores.by_query()), list(scores.by_item())
@@ -91,8 +97,20 @@ class MFTransductive:
             queries = solve_rows(by_query, scores.item_indices, targets, factors.items, start.queries, ridge)
             items = solve_rows(by_item, scores.query_indices, targets, queries, start.items, ridge)
             factors = Factors(queries, items, factors.mean)
-        vectors, biases = factors.items[:, :-1].astype(np.float32), factors.items[:, -1].astype(np.float32)
-        return ItemModel(vectors, biases, normalisation, follows_first_stage=item_vectors is not None)
+        vectors, biases = np.array(item_vectors, dtype=np.float32), np.zeros(n_items, dtype=np.float32)
+        vectors[used], biases[used] = factors.items[:, :-1], factors.items[:, -1]
+        return ItemModel(vectors, biases, normalisation, follows_first_stage=follows)
+
+    def _begun_with(
+        self, item_vectors: FloatArray | None, query_vectors: FloatArray | None, shape: tuple[int, int]
+    ) -> tuple[FloatArray, FloatArray]:
+        """The vectors given, or small random ones of the items, and zeros of the queries."""
+        if (item_vectors is None) != (query_vectors is None):
+            raise InputError("give both item_vectors and query_vectors, or neither: one space holds both")
+        if item_vectors is not None and query_vectors is not None:
+            return item_vectors, query_vectors
+        random = np.random.default_rng(self.seed).normal(0, 1 / np.sqrt(self.dimensions), (shape[1], self.dimensions))
+        return random, np.zeros((shape[0], self.dimensions))
 
 
 @dataclass(frozen=True)
@@ -178,28 +196,16 @@ def _steps(matrices: FloatArray, residuals: FloatArray, ridge: FloatArray) -> Fl
 
 
 def _start(
-    scores: ScoreMatrix,
-    item_vectors: FloatArray | None,
-    query_vectors: FloatArray | None,
-    options: MFTransductive,
+    scores: ScoreMatrix, item_vectors: FloatArray, query_vectors: FloatArray, *, matched: bool
 ) -> tuple[Normalisation, FloatArray, Factors]:
-    """Normalisation, targets ``s' - mu``, and the factors before the first sweep."""
-    n_queries, n_items = scores.shape
-    if (item_vectors is None) != (query_vectors is None):
-        raise InputError("give both item_vectors and query_vectors, or neither: one space holds both")
-    if item_vectors is None or query_vectors is None:
-        rng = np.random.default_rng(options.seed)
-        v0: FloatArray = rng.normal(0, 1 / np.sqrt(options.dimensions), (n_items, options.dimensions))
-        u0: FloatArray = np.zeros((n_queries, options.dimensions))
-        reference: FloatArray = np.array([-1.0, 1.0])  # nothing to match: mean 0, standard deviation 1
-    else:
-        v0, u0 = np.asarray(item_vectors, dtype=np.float64), np.asarray(query_vectors, dtype=np.float64)
-        check_shapes(scores, v0, u0)
-        reference = _products(u0, v0, scores.query_indices, scores.item_indices)
-    normalisation = Normalisation.matching(scores.values, reference)
+    """Normalisation, targets ``s' - mu``, and the factors before the first sweep; ``matched`` scores are brought to the
+    inner products of these vectors, others to mean 0 and standard deviation 1."""
+    v0, u0 = np.asarray(item_vectors, dtype=np.float64), np.asarray(query_vectors, dtype=np.float64)
+    products = _products(u0, v0, scores.query_indices, scores.item_indices)
+    normalisation = Normalisation.matching(scores.values, products if matched else np.array([-1.0, 1.0]))
     normalised: FloatArray = normalisation.apply(scores.values)
-    mean = float(np.mean(normalised - _products(u0, v0, scores.query_indices, scores.item_indices)))
-    start = Factors(np.hstack([u0, np.zeros((n_queries, 1))]), np.hstack([v0, np.zeros((n_items, 1))]), mean)
+    mean = float(np.mean(normalised - products))
+    start = Factors(np.hstack([u0, np.zeros((len(u0), 1))]), np.hstack([v0, np.zeros((len(v0), 1))]), mean)
     return normalisation, normalised - mean, start
 
 
