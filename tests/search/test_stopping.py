@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 from crossknn import AXN, BayesianRidge, MinNorm, ReplayScorer, Rerank
 from crossknn.errors import InputError
 from crossknn.factorization import ItemModel, Normalisation
-from crossknn.search import Calibration, RecallTarget, Rounds, SearchMethod, Task, expected_recall, run, run_rounds
-from crossknn.search.stopping import _poisson_cdf, _tail
+from crossknn.search import (
+    Calibration,
+    Progress,
+    RecallTarget,
+    Rounds,
+    SearchMethod,
+    Task,
+    expected_recall,
+    run,
+    run_rounds,
+)
+from crossknn.search.stopping import Belief, _poisson_cdf, _tail, found_share
 
 NOISE = 6.0
 KNOWS = AXN(rounds=4, solver=BayesianRidge(noise=NOISE, intercept_variance=2.0), first_round="item vectors")
@@ -177,6 +187,18 @@ def test_a_method_that_cannot_tell_is_refused(make_task: Any, method: SearchMeth
 def test_targets_that_make_no_sense_are_refused(recall: float, k: int) -> None:
     with pytest.raises(InputError, match="must"):
         RecallTarget(AXN(), recall, k)
+
+
+@pytest.mark.parametrize("spread", [0.2, 1.0, 5.0])
+def test_of_many_hits_a_hundred_tell_enough(spread: float) -> None:
+    rng = np.random.default_rng(3)
+    k, scores = 700, rng.normal(3, 1, size=900)
+    belief = Belief(np.arange(5000), rng.normal(0, 1, size=5000), np.full(5000, spread))
+    progress = Progress(np.arange(900)[None], scores[None], scores[None], np.ones((1, 6000), dtype=bool))
+    best = -np.sort(-scores)[:k]
+    above = _tail((best[:, None] - belief.means) / belief.deviations).sum(axis=1)
+    every = _poisson_cdf(k - 1 - np.arange(k), above).mean()
+    assert found_share(belief, progress, k) == pytest.approx(every, abs=2e-3)
 
 
 def test_tails_are_those_of_the_textbooks() -> None:

@@ -220,9 +220,10 @@ def found_share(belief: Belief, progress: Progress, k: int) -> float:
     seen = progress.scores[0]
     reachable = min(k, len(seen) + int(progress.unseen.sum()))
     best = -np.sort(-seen)[:reachable]
-    above = _tail((best[:, None] - belief.means) / belief.deviations).sum(axis=1)
-    room = reachable - 1 - np.arange(len(best))
-    return float(_poisson_cdf(room, above).sum() / reachable)
+    ranks = np.unique(np.linspace(0, len(best) - 1, _RANKS).round().astype(np.int64))
+    above = _tail((best[ranks, None] - belief.means) / belief.deviations).sum(axis=1)
+    kept = _poisson_cdf(reachable - 1 - ranks, above)
+    return float(np.interp(np.arange(len(best)), ranks, kept).sum() / reachable)
 
 
 def rescaled(variances: FloatArray, surprise: float, n_scored: int, *, learned_prior: bool) -> FloatArray:
@@ -234,6 +235,9 @@ def rescaled(variances: FloatArray, surprise: float, n_scored: int, *, learned_p
 
 
 _NEWTON_STEPS = 30
+
+_RANKS = 100
+"""Hits of which it is worked out whether they stay among the k best; between them, of larger k, a line is drawn."""
 
 
 def _logit(shares: FloatArray) -> FloatArray:
