@@ -2,9 +2,10 @@
 
     python benchmarks/stopping.py icd10cm-10k --split test --queries 300 --first-stage MODEL --cache scores.sqlite
 
-Every query is searched to 500 calls, in rounds of 25, on exact scores; after each round the recall that the search
-expects is compared with the one it has. Nothing here is learned from the queries reported on: the form of the estimate
-was chosen on the dev queries of ICD-10-CM. `--cache` holds scores paid for before (`stored_scores.py fill`).
+Every query is searched to 500 calls, in the rounds of a search to a target, on exact scores; after each round the
+recall that the search expects is compared with the one it has. Nothing here is learned from the queries reported on:
+the form of the estimate was chosen on the dev queries of ICD-10-CM and HPO. `--cache` holds scores paid for before
+(`stored_scores.py fill`).
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ from stored_scores import dataset, parser_of
 from crossknn.arrays import FloatArray
 from crossknn.cli.models import open_first_stage, open_scorer
 from crossknn.evaluation import exact_scores
-from crossknn.evaluation.systems import HYBRID, SystemName
+from crossknn.evaluation.systems import OVER, SystemName
+from crossknn.first_stage import Dense
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer, ReplayScorer
-from crossknn.search import Progress, Rounds, Task, run
+from crossknn.search import Progress, Rounds, Task
 from crossknn.search.stopping import found_share, n_candidates
 
-KS, TARGETS, MOST, EACH = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), 500, 25
-SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side-refined@10x125", "bayes/hybrid:mf-side-refined@10x125")
+KS, TARGETS, BUDGETS = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), (50, 100, 200, 500)
+SYSTEMS = ("axn", "axn:mf@10", "bayes:mf-side-refined@10x125", "bayes/latestates:mf-side-refined@10x125")
 
 
 @dataclass
@@ -59,38 +61,56 @@ class Recorder:
         return self.expected[KS[0]][-1]
 
 
-def trajectories(index: Index, method: Any, queries: list[str], exact: FloatArray) -> dict[int, Any]:
-    """For each k: (expected, true), each (n_queries, n_rounds)."""
+@dataclass(frozen=True)
+class Trajectory:
+    """What searches expected and had after each round.
+
+    Attributes:
+        calls: (n_rounds,) of each query so far; all of :data:`BUDGETS` are among them.
+        expected, true: (n_queries, n_rounds) recall.
+    """
+
+    calls: Any
+    expected: FloatArray
+    true: FloatArray
+
+
+def trajectories(index: Index, method: Any, queries: list[str], exact: FloatArray) -> dict[int, Trajectory]:
+    """For each k."""
     parts: dict[int, list[Any]] = defaultdict(list)
     for first in range(0, len(queries), 50):
         some = slice(first, first + 50)
         scorer = ReplayScorer(exact[some], queries[some], index.items).prepare(index.items)
         task = replace(index.task(queries[some]), scorer=scorer)
         recorder = Recorder(method, exact[some])
-        run(Rounds(replace(method, rounds=MOST // EACH), task, MOST, stop=recorder), task)
+        search, spent = Rounds(method, task, max(BUDGETS), stop=recorder), [0]
+        while not search.done:
+            rows, columns = search.ask(min(b for b in BUDGETS if b > spent[-1]) - spent[-1])
+            search.tell(task.scorer.score(task.queries, rows, columns))
+            spent.append(spent[-1] + len(columns) // len(task.queries))
         for k in KS:
             parts[k].append((np.array(recorder.expected[k]).T, np.array(recorder.true[k]).T))
-    return {k: tuple(np.vstack(side) for side in zip(*parts[k], strict=True)) for k in KS}
+    return {k: Trajectory(np.array(spent[1:]), *(np.vstack(side) for side in zip(*parts[k], strict=True))) for k in KS}
 
 
 def calibrated(
-    index: Index, name: SystemName, queries: list[str], exact_queries: int, paths: dict[int, Any]
-) -> dict[int, Any]:
+    index: Index, name: SystemName, queries: list[str], exact_queries: int, paths: dict[int, Trajectory]
+) -> dict[int, tuple[Trajectory, int]]:
     """The same searches with their expectation calibrated as ``Index.tune`` does on other queries; and at what cost."""
     after = {}
-    for k, (expected, true) in paths.items():
-        tuning = index.tune(queries, k=k, budget=MOST, methods=[name.method], exact_queries=exact_queries)
+    for k, path in paths.items():
+        tuning = index.tune(queries, k=k, budget=max(BUDGETS), methods=[name.method], exact_queries=exact_queries)
         assert tuning.calibration is not None
-        after[k] = (tuning.calibration(np.maximum.accumulate(expected, axis=1)), true, tuning.calls)
+        told = tuning.calibration(np.maximum.accumulate(path.expected, axis=1))
+        after[k] = (replace(path, expected=told), tuning.calls)
     index.tuning = None
     return after
 
 
-def readings(expected: FloatArray, true: FloatArray, k: int, seed: int = 0) -> list[dict[str, Any]]:
+def readings(path: Trajectory, k: int, seed: int = 0) -> list[dict[str, Any]]:
     """One row a target: calls, recall reached, recall expected, the fixed budget that reaches the same recall, and what
     who knows the true recall would save of that."""
-    calls = EACH * np.arange(1, expected.shape[1] + 1)
-    rows = []
+    calls, expected, true, rows = path.calls, path.expected, path.true, []
     for target in TARGETS:
         enough = (expected >= target) & (calls >= k)
         at = np.where(enough.any(axis=1), enough.argmax(axis=1), len(calls) - 1)
@@ -141,14 +161,15 @@ def _fewest(calls: Any, true: FloatArray, recall: float) -> float:
     return float(np.interp(recall, gained, spent))
 
 
-def at_fixed_budgets(expected: FloatArray, true: FloatArray, k: int) -> list[dict[str, Any]]:
+def at_fixed_budgets(path: Trajectory, k: int) -> list[dict[str, Any]]:
     """How well the expectation orders queries that had the same number of calls (Spearman, ties averaged), and how well
     it could at most if it differed between all queries: most have the same true recall, which no order fits."""
     rows = []
-    for budget in (50, 100, 200, 500):
+    for budget in BUDGETS:
         if budget < k:
             continue
-        e, t = expected[:, budget // EACH - 1], true[:, budget // EACH - 1]
+        at = list(path.calls).index(budget)
+        e, t = path.expected[:, at], path.true[:, at]
         varied = np.ptp(t) > 0 and np.ptp(e) > 0
         rho = float(np.corrcoef(_ranks(e), _ranks(t))[0, 1]) if varied else None
         most = float(_ranks(t).std() / np.arange(len(t)).std())
@@ -172,11 +193,9 @@ def main() -> None:
     data = dataset(args.name)
     texts = {s: list(dict.fromkeys(q.text for q in data.queries[s])) for s in ("index_train", "dev", args.split)}
     queries, train = texts[args.split][: args.queries], texts["index_train"][: args.train]
-    scorer = CachedScorer(open_scorer(args.scorer), args.cache)
-    plain = {
-        first: Index.build(data.items, scorer=scorer, first_stage=open_first_stage(f"{prefix}{args.first_stage}"))
-        for first, prefix in ((None, ""), (HYBRID, f"{HYBRID}:"))
-    }
+    scorer, dense = CachedScorer(open_scorer(args.scorer), args.cache), open_first_stage(args.first_stage)
+    assert isinstance(dense, Dense)
+    plain: dict[str | None, Index] = {}
     exact = exact_scores(
         queries, list(data.items.values()), scorer, args.cache.with_suffix(f".{args.name}-{args.split}-exact")
     )
@@ -190,19 +209,22 @@ def main() -> None:
     }
     for system in SYSTEMS:
         name = SystemName.parse(system)
+        if name.first not in plain:
+            first = dense if name.first is None else OVER[name.first](dense.encoder, None, scorer)
+            plain[name.first] = Index.build(data.items, scorer=scorer, first_stage=first)
         index = plain[name.first]
         if name.learner is not None:
             index = index.learn(train, name.build_options(len(train), len(index), 0))
         paths = trajectories(index, name.search_method(), queries, exact)
-        stops = [row for k in KS for row in readings(*paths[k], k)]
-        fixed = [row for k in KS for row in at_fixed_budgets(*paths[k], k)]
+        stops = [row for k in KS for row in readings(paths[k], k)]
+        fixed = [row for k in KS for row in at_fixed_budgets(paths[k], k)]
         result["systems"][system] = {"stopping": stops, "fixed": fixed}
         if args.calibrate:
             tuned = calibrated(index, name, texts["dev"][: args.calibrate], args.exact, paths)
             told = {
-                "calls": {str(k): calls for k, (_, _, calls) in tuned.items()},
-                "stopping": [row for k, (e, t, _) in tuned.items() for row in readings(e, t, k)],
-                "fixed": [row for k, (e, t, _) in tuned.items() for row in at_fixed_budgets(e, t, k)],
+                "calls": {str(k): calls for k, (_, calls) in tuned.items()},
+                "stopping": [row for k, (path, _) in tuned.items() for row in readings(path, k)],
+                "fixed": [row for k, (path, _) in tuned.items() for row in at_fixed_budgets(path, k)],
             }
             result["systems"][system]["calibrated"] = told
             stops, fixed = stops + told["stopping"], fixed + told["fixed"]

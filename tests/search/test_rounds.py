@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from crossknn import AXN, BayesianRidge, Rerank, Shortlist
 from crossknn.errors import CrossKNNError, InputError, ScorerError
 from crossknn.search import GAR, Progress, Proposal, SearchMethod, Task, TouR, anncur, run_rounds
-from crossknn.search.rounds import round_sizes
+from crossknn.search.rounds import growing_sizes, round_sizes
 
 _methods = st.one_of(
     st.builds(Rerank, st.sampled_from(["first stage", "item vectors"])),
@@ -86,6 +86,24 @@ def test_rounds_share_the_budget_as_evenly_as_can_be(budget: int, rounds: int) -
     assert len(sizes) == min(budget, rounds)
     assert sizes == sorted(sizes, reverse=True)
     assert not sizes or sizes[0] - sizes[-1] <= 1
+
+
+@given(budget=st.integers(1, 600), rounds=st.integers(1, 60))
+def test_rounds_of_who_may_stop_are_as_many_as_of_a_search_that_ends_there(budget: int, rounds: int) -> None:
+    sizes = growing_sizes(budget, rounds)
+    assert sum(sizes) == budget
+    assert sizes[:-1] == sorted(sizes[:-1])
+    assert max(sizes) <= 25
+    assert sizes[0] <= max(1, -(-budget // rounds), -(-100 // rounds))
+    spent = np.cumsum([0, *sizes])
+    for before, size in zip(spent, sizes, strict=False):
+        if size < 25 and before + size < budget:
+            assert size <= max(-(-100 // rounds), 2 * before / rounds)
+
+
+def test_rounds_of_who_may_stop_begin_small() -> None:
+    assert growing_sizes(140, 20) == [5] * 12 + [6, 6, 7, 7, 8, 9, 10, 11, 12, 4]
+    assert growing_sizes(100, 10) == [10] * 6 + [12, 14, 14]
 
 
 @pytest.mark.parametrize("budget", [1, 7, 20, 50])

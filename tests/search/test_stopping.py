@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,39 @@ def test_intervals_cover_what_they_say_on_functions_of_the_prior() -> None:
         z = (scores[row, belief.items] - belief.means) / belief.deviations
         inside.append(np.abs(z) < 1.6449)
     assert 0.88 <= np.concatenate(inside).mean() <= 0.92
+
+
+def test_what_was_expected_of_an_item_scored_is_what_was_believed_before() -> None:
+    task, _ = _drawn(3, 60, 4, seed=8)
+    progress = run_rounds(KNOWS, task, 20)
+    after = list(KNOWS.beliefs(task, progress, 60))
+    for n in (5, 12, 19):
+        then = replace(progress, indices=progress.indices[:, :n], scores=progress.scores[:, :n], memory=[])
+        then.unseen = np.ones_like(progress.unseen)
+        np.put_along_axis(then.unseen, then.indices, False, axis=1)
+        for row, belief in enumerate(KNOWS.beliefs(task, then, 60)):
+            at = int(np.flatnonzero(belief.items == progress.indices[row, n])[0])
+            assert after[row].means_before[n] == pytest.approx(belief.means[at])
+            assert after[row].deviations_before[n] == pytest.approx(belief.deviations[at])
+
+
+def test_where_more_items_come_up_than_was_expected_more_are_expected_to() -> None:
+    task, _ = _drawn(40, 300, 8, seed=4)
+    progress = run_rounds(KNOWS, task, 40)
+    known = [progress.rows(np.array([row])) for row in range(40)]
+    plain = [found_share(belief, replace(one, rounds=[]), 10) for belief, one in _believed(task, progress, known)]
+    told = [found_share(belief, one, 10) for belief, one in _believed(task, progress, known)]
+    assert np.mean(told) == pytest.approx(np.mean(plain), abs=0.03)  # drawn from the prior, so all comes as expected
+    (belief, one) = next(_believed(task, progress, known))
+    shares = [
+        found_share(replace(belief, means_before=belief.means_before + shift), one, 10) for shift in (-3.0, 0.0, 3.0)
+    ]
+    assert shares == sorted(shares)
+    assert shares[0] < shares[2]
+
+
+def _believed(task: Task, progress: Progress, known: list[Progress]) -> Iterator[tuple[Belief, Progress]]:
+    return zip(KNOWS.beliefs(task, progress, 300), known, strict=True)
 
 
 @pytest.mark.parametrize("k", [1, 10, 20])
@@ -193,7 +227,7 @@ def test_targets_that_make_no_sense_are_refused(recall: float, k: int) -> None:
 def test_of_many_hits_a_hundred_tell_enough(spread: float) -> None:
     rng = np.random.default_rng(3)
     k, scores = 700, rng.normal(3, 1, size=900)
-    belief = Belief(np.arange(5000), rng.normal(0, 1, size=5000), np.full(5000, spread))
+    belief = Belief(np.arange(5000), rng.normal(0, 1, size=5000), np.full(5000, spread), scores, np.ones(900))
     progress = Progress(np.arange(900)[None], scores[None], scores[None], np.ones((1, 6000), dtype=bool))
     best = -np.sort(-scores)[:k]
     above = _tail((best[:, None] - belief.means) / belief.deviations).sum(axis=1)

@@ -15,7 +15,7 @@ from crossknn.factorization.item_model import ItemModel
 from crossknn.search.regression import BayesianRidge, FittedQuery, Posterior, QuerySolver
 from crossknn.search.rerank import propose_by_first_stage, propose_by_item_vectors
 from crossknn.search.rounds import Progress, Proposal, Task
-from crossknn.search.stopping import Belief, rescaled
+from crossknn.search.stopping import Belief, spread
 from crossknn.vectors import MovingQuery, best_of_each, top_k
 
 
@@ -106,14 +106,17 @@ class AXN:
         for row, (best, scores) in enumerate(self._best(task, liking, progress, n)):
             posterior = self._posterior(task, items, progress, row, liking[row])
             means = scores.astype(np.float64) + posterior.query.intercept
-            variances = rescaled(
-                posterior.variances(items.vectors[best]),
-                posterior.surprise,
-                progress.indices.shape[1],
-                learned_prior=items.noise is not None,
+            surprise = np.append(0.0, np.cumsum(posterior.whitened**2))
+            *before, now = spread(surprise, np.arange(len(surprise)), learned_prior=items.noise is not None)
+            variances = np.maximum(posterior.variances(items.vectors[best]) * now, 1e-12)
+            scale, own = items.normalisation.scale, posterior.deviations_before
+            yield Belief(
+                best,
+                items.normalisation.invert(means),
+                np.sqrt(variances) / scale,
+                progress.scores[row] - posterior.whitened * own / scale,
+                own * np.sqrt(before) / scale,
             )
-            deviations = np.sqrt(np.maximum(variances, 1e-12)) / items.normalisation.scale
-            yield Belief(best, items.normalisation.invert(means), deviations)
 
     def _posterior(self, task: Task, items: ItemModel, progress: Progress, row: int, liking: _Liking) -> Posterior:
         assert isinstance(self.solver, BayesianRidge)

@@ -132,7 +132,7 @@ class BayesianRidge:
         weights = lower_inverse.T @ whitened
         moved = self._times_covariance((weights @ matrix)[None])[0]
         fitted = FittedQuery(mean + moved, float(self.intercept_variance * weights.sum()))
-        return Posterior(fitted, self, vectors, lower_inverse, float(whitened @ whitened))
+        return Posterior(fitted, self, vectors, lower_inverse, whitened)
 
     def _whitening(self, matrix: FloatArray, known: FloatArray) -> FloatArray:
         """``L^-1`` of ``K = L L^T`` for (n, d) vectors, from that of the first of them (block Cholesky)."""
@@ -179,14 +179,26 @@ class Posterior:
         solver: the prior.
         vectors: (n_scored, d) ``V_A``.
         whitening: (n_scored, n_scored) ``L^-1`` with ``L L^T = K``, lower triangular.
-        surprise: ``r^T K^-1 r`` for the residuals ``r = a - V_A m``; ``n_scored`` is what the prior expects.
+        whitened: (n_scored,) ``L^-1 r`` for the residuals ``r = a - V_A m``: how many standard deviations each score is
+            above what was expected of it, given those before it.
     """
 
     query: FittedQuery
     solver: BayesianRidge
     vectors: FloatArray
     whitening: FloatArray
-    surprise: float
+    whitened: FloatArray
+
+    @property
+    def surprise(self) -> float:
+        """``r^T K^-1 r``; ``n_scored`` is what the prior expects."""
+        return float(self.whitened @ self.whitened)
+
+    @property
+    def deviations_before(self) -> FloatArray:
+        """(n_scored,) standard deviations of the scores, noise included, each given those before it."""
+        deviations: FloatArray = 1 / np.diagonal(self.whitening)
+        return deviations
 
     def variances(self, vectors: FloatArray) -> FloatArray:
         """Variances of the scores of unseen items, noise included: never below the noise, never above the prior's.

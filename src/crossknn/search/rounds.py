@@ -20,7 +20,10 @@ from crossknn.factorization.item_model import ItemModel
 from crossknn.scorers.base import BoundScorer, checked_scores
 
 _BETWEEN_STOPS = 25
-"""CE calls between two looks at whether a query has found enough."""
+"""Most CE calls between two looks at whether a query has found enough."""
+
+_FIRST_STOPS = 100
+"""CE calls up to which a search that may stop has rounds as small as one with so many calls."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +196,7 @@ class Rounds:
             InputError: the budget is below 1, or ``stop`` cannot tell of this task.
 
         Cost: at most ``min(budget, allowed items)`` CE calls per query, and exactly these without ``stop`` and
-        ``max_seconds``, in rounds as equal as can be; with ``stop``, of 25 at most.
+        ``max_seconds``, in rounds as equal as can be; with ``stop``, in :func:`growing_sizes`.
         """
         if budget < 1:
             raise InputError(f"budget must be at least 1 cross-encoder call, got {budget}")
@@ -202,11 +205,14 @@ class Rounds:
         n_queries, n_items = task.first_stage_scores.shape
         allowed = np.ones(n_items, dtype=bool) if task.allowed is None else task.allowed
         spent = min(budget, int(allowed.sum()))
-        rounds = method.rounds if round_size is None else -(-spent // round_size)
-        if stop is not None:
-            rounds = max(rounds, -(-spent // _BETWEEN_STOPS))
         self._method, self._stop = method, stop
-        self._sizes = round_sizes(spent, rounds)
+        if round_size is not None:
+            largest = round_size if stop is None else min(round_size, _BETWEEN_STOPS)
+            self._sizes = round_sizes(spent, -(-spent // largest))
+        elif stop is not None:
+            self._sizes = growing_sizes(spent, method.rounds)
+        else:
+            self._sizes = round_sizes(spent, method.rounds)
         self._task = task
         self._rows = np.arange(n_queries)
         self._progress = Progress(
@@ -361,6 +367,21 @@ def round_sizes(budget: int, rounds: int) -> list[int]:
     rounds = max(1, min(rounds, budget))
     share, rest = divmod(budget, rounds)
     return [size for size in (share + (n < rest) for n in range(rounds)) if size > 0]
+
+
+def growing_sizes(budget: int, rounds: int) -> list[int]:
+    """A budget in rounds such that whoever stops has had about as many of them as a search that was to end there.
+
+    They begin as large as in a search with 100 calls in so many rounds, and then have the share ``2 / rounds`` of what
+    was spent, 25 calls at most: 5 and a tenth for 20 rounds. Chosen on dev queries: in rounds of 25 a search for the
+    top item made 42 calls where this makes 24, and found as much.
+    """
+    least = min(-(-_FIRST_STOPS // rounds), -(-budget // rounds))
+    sizes, spent = [], 0
+    while spent < budget:
+        sizes.append(min(max(least, 2 * spent // rounds), _BETWEEN_STOPS, budget - spent))
+        spent += sizes[-1]
+    return sizes
 
 
 def _check_proposal(proposal: Proposal, progress: Progress, shape: tuple[int, int]) -> None:

@@ -10,8 +10,11 @@ j-th is in the exact top k if fewer than ``k - j + 1`` are, and taking their num
 
     E[recall@k] = 1/k sum_j P(Poisson(n_j) <= k - j).
 
-The sum over items stops at the 500 with the highest means (10 k where that is more). Form and constant were chosen on
-dev queries.
+The sum over items stops at the 500 with the highest means (10 k where that is more). Scores have no Gaussian tails, and
+how far off that is differs from query to query: so the ``n_j`` are multiplied by ``g = (3 + o) / (3 + e)``, where ``e``
+of the items scored after the first round were expected to enter the k best, as they were then, and ``o`` did (the
+mean of a Gamma distribution after as many Poisson counts; ``e`` and ``o`` in the mean of entering at each rank). Form
+and constants were chosen on dev queries.
 
 It is no calibrated number: too low early in a search over vectors that nothing was learned for, too high late. Searches
 of queries whose true recall is known make it one (:class:`Calibration`).
@@ -32,6 +35,9 @@ from crossknn.factorization.item_model import ItemModel
 from crossknn.search.rounds import Progress, SearchMethod, Task
 
 _DEGREES_OF_FREEDOM = 20
+_AS_EXPECTED = 3.0
+"""Items that entered the k best as was expected, before any did: how much is believed of the Gaussian tails."""
+
 _CANNOT = (
     "{}, as it is set, does not know how sure it is over this index, so it can neither stop at a target recall nor "
     "share a budget; use AXN over item vectors, with a BayesianRidge solver and no mixing (the methods axn, bayes and "
@@ -41,17 +47,21 @@ _CANNOT = (
 
 @dataclass(frozen=True)
 class Belief:
-    """What a method believes of the items that a query has not seen.
+    """What a method believes of the items that a query has not seen, and what it believed of those it has.
 
     Attributes:
         items: (n,) unseen items that may score high.
         means: (n,) their expected CE scores.
         deviations: (n,) standard deviations of these, infinite where nothing can be told yet.
+        means_before: (n_scored,) CE scores that were expected of the items scored, given those scored before them.
+        deviations_before: (n_scored,) standard deviations of these.
     """
 
     items: IntArray
     means: FloatArray
     deviations: FloatArray
+    means_before: FloatArray
+    deviations_before: FloatArray
 
 
 @runtime_checkable
@@ -222,16 +232,30 @@ def found_share(belief: Belief, progress: Progress, k: int) -> float:
     best = -np.sort(-seen)[:reachable]
     ranks = np.unique(np.linspace(0, len(best) - 1, _RANKS).round().astype(np.int64))
     above = _tail((best[ranks, None] - belief.means) / belief.deviations).sum(axis=1)
+    above *= _more_than_expected(belief, progress, k)
     kept = _poisson_cdf(reachable - 1 - ranks, above)
     return float(np.interp(np.arange(len(best)), ranks, kept).sum() / reachable)
 
 
-def rescaled(variances: FloatArray, surprise: float, n_scored: int, *, learned_prior: bool) -> FloatArray:
-    """Variances times the ``f`` of this module's text."""
+def _more_than_expected(belief: Belief, progress: Progress, k: int) -> float:
+    """``g`` of this module's text, of one query."""
+    (scores,), rounds = progress.scores, progress.round_of_column()
+    entered, expected = 0.0, 0.0
+    for number in range(2, len(progress.rounds) + 1):
+        before, now = -np.sort(-scores[rounds < number])[:k], rounds == number
+        best = before[np.unique(np.linspace(0, len(before) - 1, _RANKS).round().astype(np.int64)), None]
+        means, deviations = belief.means_before[now], belief.deviations_before[now]
+        entered += float((scores[now] > best).sum(axis=1).mean())
+        expected += float(_tail((best - means) / deviations).sum(axis=1).mean())
+    return (_AS_EXPECTED + entered) / (_AS_EXPECTED + expected)
+
+
+def spread(surprise: FloatArray | float, n_scored: IntArray | int, *, learned_prior: bool) -> FloatArray:
+    """``f`` of this module's text; infinite where too little was scored."""
     freedom = _DEGREES_OF_FREEDOM if learned_prior else 0
-    known = freedom + n_scored - 2
-    scaled: FloatArray = variances * ((freedom + surprise) / known if known > 0 else np.inf)
-    return scaled
+    known = np.asarray(freedom + np.asarray(n_scored) - 2, dtype=np.float64)
+    factor: FloatArray = np.where(known > 0, (freedom + np.asarray(surprise)) / np.where(known > 0, known, 1), np.inf)
+    return factor
 
 
 _NEWTON_STEPS = 30
