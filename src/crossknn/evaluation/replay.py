@@ -108,7 +108,7 @@ def replay(
     Cost: no CE call.
     """
     first_index = next(iter(systems.values())).index
-    scorer = ReplayScorer(exact, queries, first_index.items)
+    scorer = ReplayScorer(exact, queries, first_index.items, first_index.scorer.fingerprint)
     indexes = {id(system.index): system.index for system in systems.values()}
     batches: dict[tuple[str, int], list[Run]] = {(name, budget): [] for budget in budgets for name in systems}
     ranks, everything = np.empty(exact.shape, dtype=np.int64), np.arange(exact.shape[1])
