@@ -142,6 +142,17 @@ def test_what_is_kept_beside_items_is_looked_at_before_any_work(
             index.updated({"new": "text"}, **given)
 
 
+@pytest.mark.parametrize(
+    ("rows", "columns"), [([0, 0], [0]), ([0], [-1]), ([0], [40]), ([1], [0]), ([0.5], [0]), ([[0]], [[0]])], ids=str
+)
+def test_pairs_to_score_are_pairs_of_the_queries_and_items(world: Any, rows: Any, columns: Any) -> None:
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
+    with pytest.raises(InputError, match="_indices must be whole numbers from 0 to"):
+        index.score(world.queries[:1], rows, columns)
+    assert not world.calls
+    assert index.score(world.queries[:1], [0, 0], [3, 39]).shape == (2,)
+
+
 def test_queries_may_come_one_by_one(world: Any) -> None:
     index = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
     found = index.search_batch((query for query in world.queries[:2]), k=1, budget=3)

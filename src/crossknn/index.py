@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crossknn import storage
-from crossknn.arrays import BoolArray, FloatArray, IntArray
+from crossknn.arrays import BoolArray, FloatArray
 from crossknn.checks import (
     check_count,
     checked_filter,
@@ -485,7 +485,7 @@ class Index:
                 ranked[-1]["text"] = hit.text
         return ranked
 
-    def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
+    def score(self, queries: Sequence[str], query_indices: ArrayLike, item_indices: ArrayLike) -> FloatArray:
         """The cross-encoder's raw logits of some pairs, checked: (n_pairs,) finite float64.
 
         Args:
@@ -494,11 +494,19 @@ class Index:
             item_indices: (n_pairs,) positions in the index's items.
 
         Raises:
+            InputError: a position that is none, or not as many of both.
             ScorerError: the scorer failed, or returned something else than one finite number per pair.
 
         Cost: ``n_pairs`` CE calls.
         """
-        return checked_scores(self.prepared.bound_scorer, queries, query_indices, item_indices)
+        rows, items = np.asarray(query_indices), np.asarray(item_indices)
+        for name, some, n in (("query_indices", rows, len(queries)), ("item_indices", items, len(self))):
+            whole = some.ndim == 1 and (np.issubdtype(some.dtype, np.integer) or not some.size)
+            if not whole or some.shape != rows.shape or (some.size and not 0 <= some.min() <= some.max() < n):
+                raise InputError(
+                    f"{name} must be whole numbers from 0 to {n - 1}, one for each pair, got {some!r:.120}"
+                )
+        return checked_scores(self.prepared.bound_scorer, queries, rows.astype(np.int64), items.astype(np.int64))
 
     def _checked_search(self, k: int, budget: int, filter: ArrayLike | Conditions | None) -> BoolArray | None:
         check_count("k", k)
