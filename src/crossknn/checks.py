@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from crossknn.arrays import BoolArray
+from crossknn.arrays import BoolArray, IntArray
 from crossknn.errors import InputError
 
 
@@ -74,6 +74,15 @@ def check_count(name: str, value: int) -> None:
     """A whole number of at least 1."""
     if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def checked_positions(name: str, given: ArrayLike, n: int, n_pairs: int | None = None) -> IntArray:
+    """Whole numbers below n, as many as there are pairs."""
+    some = np.asarray(given)
+    whole = some.ndim == 1 and (np.issubdtype(some.dtype, np.integer) or not some.size)
+    if not whole or n_pairs not in (None, len(some)) or (some.size and not 0 <= some.min() <= some.max() < n):
+        raise InputError(f"{name} must be whole numbers from 0 to {n - 1}, one for each pair, got {some!r:.120}")
+    return some.astype(np.int64)
 
 
 def checked_filter(mask: ArrayLike | None, n_items: int) -> BoolArray | None:

@@ -17,6 +17,7 @@ from crossknn.checks import (
     check_count,
     checked_filter,
     checked_notes,
+    checked_positions,
     checked_queries,
     checked_removal,
     named_items,
@@ -499,14 +500,9 @@ class Index:
 
         Cost: ``n_pairs`` CE calls.
         """
-        rows, items = np.asarray(query_indices), np.asarray(item_indices)
-        for name, some, n in (("query_indices", rows, len(queries)), ("item_indices", items, len(self))):
-            whole = some.ndim == 1 and (np.issubdtype(some.dtype, np.integer) or not some.size)
-            if not whole or some.shape != rows.shape or (some.size and not 0 <= some.min() <= some.max() < n):
-                raise InputError(
-                    f"{name} must be whole numbers from 0 to {n - 1}, one for each pair, got {some!r:.120}"
-                )
-        return checked_scores(self.prepared.bound_scorer, queries, rows.astype(np.int64), items.astype(np.int64))
+        rows = checked_positions("query_indices", query_indices, len(queries))
+        items = checked_positions("item_indices", item_indices, len(self), len(rows))
+        return checked_scores(self.prepared.bound_scorer, queries, rows, items)
 
     def _checked_search(self, k: int, budget: int, filter: ArrayLike | Conditions | None) -> BoolArray | None:
         check_count("k", k)
