@@ -761,7 +761,7 @@ def test_benchmarks_that_cannot_be_run_say_why(folder: Path, args: tuple[str, ..
 
 def test_a_service_is_closed_to_the_world_unless_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
-    monkeypatch.setattr("crossknn.server.process.run_server", lambda served, *settings: started.append(settings))
+    monkeypatch.setattr("crossknn.server.process.run_server", lambda folder, read, *settings: started.append(settings))
     monkeypatch.delenv("CROSSKNN_TOKEN", raising=False)
     run(*BUILD)
     run("serve", "x.crossknn", *SCORED)

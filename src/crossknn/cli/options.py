@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -77,6 +78,19 @@ def open_index(
     Raises:
         InputError: it remembers none, or there are none where it does.
     """
+    return reader(folder, scorer, first_stage, device, cache_file, in_memory=in_memory)()
+
+
+def reader(
+    folder: Path,
+    scorer: str | None,
+    first_stage: str | None,
+    device: str,
+    cache_file: Path | None,
+    *,
+    in_memory: bool = False,
+) -> Callable[[], Index]:
+    """As :func:`open_index`, what reads the index with these models, as often as it is asked."""
     remembered = read_manifest(folder)["config"].get("notes", {})
     scorer_spec, first_spec = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
     if scorer_spec is None or first_spec is None:
@@ -86,7 +100,7 @@ def open_index(
     opened = opened if cache_file is None else CachedScorer(opened, cache_file)
     with _remembered("--first-stage", None if first_stage else first_spec):
         retriever = open_first_stage(first_spec, device, opened)
-    return Index.load(folder, scorer=opened, first_stage=retriever, in_memory=in_memory)
+    return partial(Index.load, folder, scorer=opened, first_stage=retriever, in_memory=in_memory)
 
 
 @contextmanager

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from typing import Annotated
 
 import typer
 
-from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
+from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, ScorerSpec, reader
 from crossknn.cli.terminal import notes, one_line_errors
 from crossknn.errors import import_extra
-from crossknn.index import Index
-from crossknn.storage import version_of
 
 
 @one_line_errors
@@ -49,7 +46,7 @@ def serve(
     """
     import_extra("fastapi", "serve")
     from crossknn.server import ServerOptions
-    from crossknn.server.process import OnDisk, run_server
+    from crossknn.server.process import run_server
 
     options = ServerOptions(
         token=os.environ.get("CROSSKNN_TOKEN") or None,
@@ -60,7 +57,5 @@ def serve(
         wait_ms=wait,
         allow_origins=tuple(allow_origin or ()),
     )
-    version = version_of(index)
-    opened = open_index(index, scorer, first_stage, device, cache_file, in_memory=True)
-    read = partial(Index.load, index, scorer=opened.scorer, first_stage=opened.first_stage, in_memory=True)
-    run_server(OnDisk(index, version, opened, read), options, host, port, example, notes)
+    read = reader(index, scorer, first_stage, device, cache_file, in_memory=True)
+    run_server(index, read, options, host, port, example, notes)

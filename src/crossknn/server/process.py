@@ -24,32 +24,31 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _SECONDS_BETWEEN_LOOKS = 2.0
 
 
-@dataclass(frozen=True)
-class OnDisk:
-    """An index that was read from a folder, and how it is read again when the folder has another.
-
-    Attributes:
-        folder: where it is.
-        version: :func:`~crossknn.storage.version_of` the folder, before ``index`` was read.
-        index: as it was read.
-        read: reads what is there now, with the models of ``index``.
-    """
-
-    folder: Path
-    version: str
-    index: Index
-    read: Callable[[], Index]
-
-
 def run_server(
-    served: OnDisk, options: ServerOptions, host: str, port: int, examples: list[str] | None, notes: Console
+    folder: Path,
+    read: Callable[[], Index],
+    options: ServerOptions,
+    host: str,
+    port: int,
+    examples: list[str] | None,
+    notes: Console,
 ) -> None:
-    """Serve until told to stop; what was taken is finished first. Whoever started it is told on ``notes``."""
+    """Serve until told to stop; what was taken is finished first.
+
+    Args:
+        folder: the index; it is read again whenever another is there.
+        read: reads it, always with the same models.
+        options: limits, token, batching.
+        host, port: where to listen.
+        examples: queries that the page offers.
+        notes: tells whoever started it.
+    """
     if host not in _LOOPBACK and options.token is None:
         notes.print(
             "[yellow]warning:[/yellow] whoever reaches this address can search; set CROSSKNN_TOKEN to ask for a token"
         )
-    app = create_app(served.index, options, examples=examples)
+    version = version_of(folder)
+    app = create_app(read(), options, examples=examples)
     config = uvicorn.Config(
         app,
         host=host,
@@ -60,7 +59,7 @@ def run_server(
     )
     listening = _listening(host, port)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
-        _Server(config, served, app.state.service, notes).run(listening)
+        _Server(config, _Followed(folder, version, read, app.state.service), notes).run(listening)
 
 
 def _listening(host: str, port: int) -> list[socket.socket]:
@@ -89,12 +88,38 @@ def _listening(host: str, port: int) -> list[socket.socket]:
     return found
 
 
+@dataclass
+class _Followed:
+    """A folder whose index is served, as of its ``version``."""
+
+    folder: Path
+    version: str
+    read: Callable[[], Index]
+    service: Service
+
+    def look(self) -> bool:
+        """Serve what is there now; whether it is another index than before.
+
+        Raises:
+            CrossKNNError: it cannot be served. The one before still is, and it is not looked at again.
+        """
+        try:
+            now = version_of(self.folder)
+        except (CrossKNNError, OSError):  # taken away, or being replaced; what is served is in memory
+            return False
+        if now == self.version:
+            return False
+        self.version = now
+        self.service.replace(self.read())
+        return True
+
+
 class _Server(uvicorn.Server):
     """Says where it listens, once it does, and serves what its folder has."""
 
-    def __init__(self, config: uvicorn.Config, served: OnDisk, service: Service, notes: Console) -> None:
+    def __init__(self, config: uvicorn.Config, followed: _Followed, notes: Console) -> None:
         super().__init__(config)
-        self._served, self._service, self._notes = served, service, notes
+        self._followed, self._notes = followed, notes
         self._following: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -102,9 +127,7 @@ class _Server(uvicorn.Server):
         for listening in self.servers[:1]:
             port = listening.sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            self._notes.print(
-                f"{len(self._served.index):,} items at http://{host}:{port}/ (Ctrl-C stops)", highlight=False
-            )
+            self._notes.print(f"{self._n_items} items at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
             self._following = asyncio.create_task(self._follow())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -112,25 +135,19 @@ class _Server(uvicorn.Server):
             self._following.cancel()
         await super().shutdown(sockets)
 
+    @property
+    def _n_items(self) -> str:
+        return f"{len(self._followed.service.now.index):,}"
+
     async def _follow(self) -> None:
-        """Read the index again whenever the folder has another; what cannot be read changes nothing."""
-        folder, known = self._served.folder, self._served.version
+        """Look at the folder now and then; what cannot be read changes nothing."""
         while True:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
             try:
-                now = await asyncio.to_thread(version_of, folder)
-            except CrossKNNError:  # taken away, or another is just being put there; what is served is in memory
-                continue
-            if now == known:
-                continue
-            known = now
-            try:
-                index = await asyncio.to_thread(self._served.read)
-                self._service.replace(index)
+                if await asyncio.to_thread(self._followed.look):
+                    self._notes.print(f"{self._n_items} items, read again", highlight=False)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with the new one, the old one serves
                 self._notes.print(
-                    f"[yellow]warning:[/yellow] {folder} has another index, which cannot be served: {error}; the one "
-                    "before still is"
+                    f"[yellow]warning:[/yellow] {self._followed.folder} has another index, which cannot be served: "
+                    f"{error}; the one before still is"
                 )
-            else:
-                self._notes.print(f"{len(index):,} items, read again", highlight=False)
