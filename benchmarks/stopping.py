@@ -188,6 +188,7 @@ def main() -> None:
     """Measure, print, and write one JSON."""
     parser = parser_of(__doc__)
     parser.add_argument("--calibrate", type=int, default=0, help="dev queries to tune on; 0 for none")
+    parser.add_argument("--system", action="append", help="as in crossknn benchmark; repeat for more")
     parser.add_argument("--exact", type=int, default=0, help="of these, so many against their exact top k")
     args = parser.parse_args()
     data = dataset(args.name)
@@ -207,7 +208,7 @@ def main() -> None:
         "items": len(data.items),
         "systems": {},
     }
-    for system in SYSTEMS:
+    for system in args.system or SYSTEMS:
         name = SystemName.parse(system)
         if name.first not in plain:
             first = dense if name.first is None else OVER[name.first](dense.encoder, None, scorer)
