@@ -80,16 +80,37 @@ def test_items_that_tie_with_the_last_hit_stand_in_for_none_that_was_missed() ->
 
 
 def test_what_cannot_be_compared_is_said_before_anything_is_paid(index: tuple[Index, Any]) -> None:
-    built, world = index
+    _, world = index
+    without = Index.build(world.items, scorer=world.scorer, first_stage=world.bm25)
     before = len(world.calls)
     for methods, message in (
-        (["axn", "axn-papr"], "no method 'axn-papr'"),
-        (["rerank", "adacur"], "adacur cannot be compared: "),
+        (["rerank", "axn-papr"], "no method 'axn-papr'"),
+        (["rerank", "axn"], "axn cannot be compared: this index has no item vectors"),
         ("axn", "must be a list of names, got one text, 'axn'"),
     ):
         with pytest.raises(InputError, match=message):
-            built.tune(world.queries, k=3, budget=12, methods=methods)
+            without.tune(world.queries, k=3, budget=12, methods=methods)
     assert len(world.calls) == before
+
+
+@pytest.mark.parametrize("constant", [0.0, 3.0])
+@pytest.mark.parametrize("taught", [False, True])
+def test_scores_that_are_all_as_expected_spoil_nothing(make_world: Any, constant: float, taught: bool) -> None:
+    world = make_world(n_queries=20)
+    world.scores = np.full_like(world.scores, constant)
+    options = BuildOptions(plan=PerQuery(6, 6), factorization=MFTransductive())
+    train = world.queries[:8] if taught else ()
+    index = Index.build(world.items, scorer=world.scorer, first_stage=world.dense, queries=train, options=options)
+    asked = world.queries[8:]
+    assert all(
+        0 <= found.expected_recall <= 1 for found in index.search_batch(asked, k=3, budget=30, target_recall=0.9)
+    )
+    shared = index.search_batch(asked, k=3, budget=20, share_budget=True)
+    assert all(0 <= found.expected_recall <= 1 for found in shared)
+    tuning = index.tune(asked, k=3, budget=20, methods=["axn"], exact_queries=3)
+    assert tuning.calibration is not None
+    assert np.isfinite([tuning.calibration.scale, tuning.calibration.shift]).all()
+    assert tuning.calls == 3 * len(index) + 9 * len(index)  # three times the budget are all items
 
 
 def test_a_target_is_reached_with_the_fewest_calls(index: tuple[Index, Any]) -> None:

@@ -78,7 +78,10 @@ def check_count(name: str, value: int) -> None:
 
 def checked_positions(name: str, given: ArrayLike, n: int, n_pairs: int | None = None) -> IntArray:
     """Whole numbers below n, as many as there are pairs."""
-    some = np.asarray(given)
+    try:
+        some = np.asarray(given)
+    except ValueError as error:
+        raise InputError(f"{name} must be a list of whole numbers, one for each pair ({error})") from error
     whole = some.ndim == 1 and (np.issubdtype(some.dtype, np.integer) or not some.size)
     if not whole or n_pairs not in (None, len(some)) or (some.size and not 0 <= some.min() <= some.max() < n):
         raise InputError(f"{name} must be whole numbers from 0 to {n - 1}, one for each pair, got {some!r:.120}")

@@ -533,6 +533,7 @@ class Index:
             budget,
             stop=None if target_recall is None else self._target(chosen, target_recall, k),
             max_seconds=np.inf if max_ms is None else max_ms / 1000 - (time.perf_counter() - began),
+            at_least=k,
         )
 
     def _method(self, asked: SearchMethod | str | None, *, tells: bool) -> SearchMethod:

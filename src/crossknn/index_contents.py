@@ -202,6 +202,8 @@ def _tuning(stored: Mapping[str, Any] | None) -> Tuning | None:
     if stored is None:
         return None
     told = stored.get("calibration")
-    calibration = Calibration(**told) if told and "scale" in told else None  # older ones were curves: tune again
+    calibration = None
+    if told and told.get("form") == Calibration.form:  # else what was calibrated was another number: tune again
+        calibration = Calibration(**told)
     trials = tuple(Trial(**trial) for trial in stored["trials"])
     return Tuning(**{**stored, "trials": trials, "calibration": calibration})

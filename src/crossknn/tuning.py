@@ -153,15 +153,16 @@ def tune(
     scorer = _Remembering(task)
     starts = range(0, len(task.queries), _AT_ONCE)
     parts = [np.arange(start, min(start + _AT_ONCE, len(task.queries))) for start in starts]
-    remembered = [replace(task.rows(part), scorer=scorer) for part in parts]
     found: dict[tuple[str, int], FloatArray] = {}
     told = progress or (lambda done, total: None)
     n_trials = len(plan) + len(deep)
     steps = n_trials + exact_queries
     for n, (name, calls) in enumerate([*plan, *deep]):
-        found[name, calls] = np.vstack([run_rounds(method_named(name), part, calls).scores for part in remembered])
+        searches = (run_rounds(method_named(name), replace(task.rows(p), scorer=scorer), calls) for p in parts)
+        found[name, calls] = np.vstack([progress.scores for progress in searches])
         told(n + 1, steps)
-    reached = np.array([scorer.recall(found[trial], within) for trial in plan])
+    every = np.arange(len(task.queries))
+    reached = np.array(scorer.recalls([found[trial] for trial in plan], within, every))
     others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
     means = reached.mean(axis=1)
     best = _choice(plan, means, target_recall)
@@ -176,8 +177,9 @@ def tune(
     chosen, calibration = method_named(plan[best][0]), None
     if can_tell(chosen, task.item_model):  # else dense rows would tell nothing, and none is bought
         watches = [_Watch(RecallTarget(chosen, None, within), part) for part in parts]
-        for watch, part in zip(watches, remembered, strict=True):
-            run(Rounds(chosen, part, budget, stop=watch), part)
+        for watch in watches:
+            some = replace(task.rows(watch.part), scorer=scorer)
+            run(Rounds(chosen, some, budget, stop=watch), some)
         pooled = np.vstack([watch.recall(scorer) for watch in watches])
         for row in range(exact_queries):
             scorer.complete(row)
@@ -224,7 +226,7 @@ class _Watch:
 
     def recall(self, scorer: _Remembering) -> FloatArray:
         """(n_queries, n_rounds), by what is known now."""
-        reached: FloatArray = np.array([scorer.recall(found, self.target.k, self.part) for _, found in self.seen]).T
+        reached: FloatArray = np.array(scorer.recalls([some for _, some in self.seen], self.target.k, self.part)).T
         return reached
 
 
@@ -242,32 +244,44 @@ class _Remembering(BoundScorer):
     def __init__(self, task: Task) -> None:
         self._task = task
         self._rows = {query: row for row, query in enumerate(task.queries)}
-        self._known: list[dict[int, float]] = [{} for _ in task.queries]
+        self._some: list[dict[int, float]] = [{} for _ in task.queries]
+        self._all: dict[
+            int, FloatArray
+        ] = {}  # (n_items,) of queries that are known whole, NaN where nothing is allowed
 
     @property
     def calls(self) -> int:
-        return sum(map(len, self._known))
+        return sum(map(len, self._some)) + sum(int(np.isfinite(scores).sum()) for scores in self._all.values())
 
     def score(self, queries: Sequence[str], query_indices: IntArray, item_indices: IntArray) -> FloatArray:
         rows = np.array([self._rows[query] for query in queries], dtype=np.int64)[query_indices]
         pairs = list(zip(rows.tolist(), np.asarray(item_indices).tolist(), strict=True))
-        new = np.array([item not in self._known[row] for row, item in pairs], dtype=bool)
+        new = np.array([row not in self._all and item not in self._some[row] for row, item in pairs], dtype=bool)
         if new.any():
             some = checked_scores(self._task.scorer, self._task.queries, rows[new], np.asarray(item_indices)[new])
             for row, item, value in zip(rows[new].tolist(), item_indices[new].tolist(), some.tolist(), strict=True):
-                self._known[row][item] = value
-        return np.array([self._known[row][item] for row, item in pairs])
+                self._some[row][item] = value
+        return np.array([self._all[row][item] if row in self._all else self._some[row][item] for row, item in pairs])
 
     def complete(self, row: int) -> None:
         """Score all items that a search of a query may score."""
-        allowed = self._task.allowed
-        n_items = self._task.first_stage_scores.shape[1]
-        items = np.arange(n_items) if allowed is None else np.flatnonzero(allowed)
-        self.score([self._task.queries[row]], np.zeros(len(items), dtype=np.int64), items)
+        n_items, allowed = self._task.first_stage_scores.shape[1], self._task.allowed
+        scores = np.full(n_items, np.nan)
+        scores[list(self._some[row])] = list(self._some[row].values())
+        new = np.isnan(scores) if allowed is None else np.isnan(scores) & allowed
+        items = np.flatnonzero(new)
+        if len(items):
+            rows = np.full(len(items), row)
+            scores[items] = checked_scores(self._task.scorer, self._task.queries, rows, items)
+        self._all[row], self._some[row] = scores, {}
 
-    def recall(self, found: FloatArray, k: int, rows: Sequence[int] | IntArray | None = None) -> FloatArray:
-        """(n_rows,) Top-k-Recall of some scores (n_rows, n_found), of the k highest known of each of these queries, all
-        unless given."""
-        asked = range(len(self._known)) if rows is None else rows
-        known = [np.fromiter(self._known[row].values(), dtype=np.float64) for row in asked]
-        return np.array([share_of_best(of_all, some, k) for of_all, some in zip(known, found, strict=True)])
+    def recalls(self, found: Sequence[FloatArray], k: int, rows: IntArray) -> list[FloatArray]:
+        """For each of several runs of the same queries, whose scores are (n_rows, n_found), the (n_rows,)
+        Top-k-Recall, of the k highest that are known of each query."""
+        best = [np.sort(self._known(row))[-k:] for row in rows.tolist()]
+        return [np.array([share_of_best(*pair, k) for pair in zip(best, run, strict=True)]) for run in found]
+
+    def _known(self, row: int) -> FloatArray:
+        if row in self._all:
+            return self._all[row][np.isfinite(self._all[row])]
+        return np.fromiter(self._some[row].values(), dtype=np.float64)

@@ -200,6 +200,14 @@ def test_one_or_two_scores_tell_nothing_where_the_prior_has_no_scale() -> None:
         assert (expected_recall(KNOWS, task, progress, 1) < 1e-9).all()
 
 
+def test_time_leaves_the_hits_that_are_wanted(make_task: Any) -> None:
+    task, _ = make_task(3, 60, 4)
+    method = replace(KNOWS, rounds=20)
+    search = Rounds(method, task, 60, stop=RecallTarget(method, 0.99, 10), max_seconds=1e-9, at_least=10)
+    run(search, task)
+    assert [progress.indices.shape[1] for progress in search.progress()] == [12] * 3  # rounds of three
+
+
 def test_time_ends_a_search_between_rounds(make_task: Any) -> None:
     task, _ = make_task(3, 40, 4)
     search = Rounds(AXN(5), task, 20, max_seconds=1e-9)

@@ -195,6 +195,7 @@ SMALL = ServerOptions(max_k=20, max_budget=50, max_queries=3, max_documents=4, m
         ("/search", {"query": "a", "k": 21, "budget": 30}, 422, "k is 21, and 20 is the most"),
         ("/search", {"query": "a", "k": 0}, 422, "k: "),
         ("/search", {"query": "a", "k": 1, "budget": True}, 422, "budget"),
+        ("/rerank", {"query": "a", "documents": ["b"], "top_n": True}, 422, "top_n"),
         ("/search", {"query": "a", "budget": 51}, 422, "budget is 51, and 50 is the most"),
         ("/search", {"query": "a", "k": 10, "budget": 5}, 422, "k=10 hits need at least as many"),
         ("/search", {"query": "a", "target_recall": 1.5}, 422, "target_recall"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,10 +18,15 @@ from typing import Any
 
 import pytest
 import urllib3
+from rich.console import Console
 
+from crossknn import Index
 from crossknn.client import Client, ServiceError
-from crossknn.errors import InputError
+from crossknn.errors import IndexFileError, InputError
 from crossknn.scorers import cache_entries
+from crossknn.server import ServerOptions
+from crossknn.server.process import _Follower
+from crossknn.server.service import Service
 
 SCORER = """
 import time
@@ -157,7 +163,7 @@ def test_an_index_that_replaces_it_is_served_and_one_that_cannot_be_changes_noth
     served: Any, tmp_path: Path
 ) -> None:
     process, url = served()
-    client = Client(url, token="sesame")
+    client, said = Client(url, token="sesame"), list[str]()
     assert client.info()["items"] == 56
     new = json.dumps({"id": "new", "text": "small red dwarf thing"}) + "\n"
     (tmp_path / "more.jsonl").write_text((tmp_path / "items.jsonl").read_text() + new)
@@ -172,11 +178,69 @@ def test_an_index_that_replaces_it_is_served_and_one_that_cannot_be_changes_noth
     assert "new" in [hit.id for hit in client.search("small red dwarf", k=3, budget=12)]
     (tmp_path / "other.py").write_text(SCORER.replace("words-in-common", "another"))
     run("build", "more.jsonl", "--scorer", "python:other:scorer", "--first-stage", "bm25", "--out", "x.crossknn")
-    said = process.stderr.readline()
-    while "cannot be served" not in said:
-        said = process.stderr.readline()
+    told = threading.Thread(target=lambda: said.extend(iter(process.stderr.readline, "")), daemon=True)
+    told.start()
+    _until(lambda: any("cannot be served" in line for line in said))
     assert client.info()["items"] == 57
     assert "new" in [hit.id for hit in client.search("small red dwarf", k=3, budget=12)]
+
+
+class Folder:
+    """A folder whose index is what it is told to be, and a follower of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, index: Index) -> None:
+        self.version: str | Exception = "first"
+        self.holds: Index | Exception = index
+        self.service, self.said = Service(index, ServerOptions()), io.StringIO()
+        monkeypatch.setattr("crossknn.server.process.version_of", lambda folder: _given(self.version))
+        notes = Console(file=self.said, width=40)
+        self.follower = _Follower(Path("codes[v2]"), "first", lambda: _given(self.holds), self.service, notes)
+
+    def look(self, version: str | Exception, holds: Index | Exception) -> int:
+        """How many items are served then."""
+        self.version, self.holds = version, holds
+        self.follower.look()
+        return len(self.service.now.index)
+
+
+def _given(what: Any) -> Any:
+    if isinstance(what, Exception):
+        raise what
+    return what
+
+
+def test_a_folder_is_followed_whatever_is_put_there(monkeypatch: pytest.MonkeyPatch, index: Index) -> None:
+    n, smaller = len(index), index.updated(remove=index.item_ids[:5])
+    folder = Folder(monkeypatch, index)
+    assert folder.look("first", AssertionError("nothing is read where nothing has changed")) == n
+    assert folder.look(IndexFileError("there is no index"), smaller) == n
+    assert folder.look(PermissionError(13, "denied"), smaller) == n
+    assert folder.look("second", smaller) == n - 5
+    assert "35 items, read again" in folder.said.getvalue()
+    refused = IndexFileError("it was built with the scorer model [/opt/ce]")
+    assert folder.look("third", refused) == n - 5
+    assert "[/opt/ce]" in folder.said.getvalue()
+    assert "codes[v2] has another index, which cannot be served" in folder.said.getvalue()
+    assert folder.look("third", index) == n - 5  # not tried again
+    assert folder.look("fourth", OSError(24, "Too many open files")) == n - 5
+    assert folder.follower.pause == 4.0
+    assert folder.look("fourth", index) == n  # tried again
+    assert folder.follower.pause == 2.0
+    folder.service.scheduler.close(5)
+
+
+def test_looking_ends_while_a_reading_is_under_way(monkeypatch: pytest.MonkeyPatch, index: Index) -> None:
+    folder, reading, go = Folder(monkeypatch, index), threading.Event(), threading.Event()
+    folder.version, folder.follower.pause = "second", 0.01
+    folder.follower._read = lambda: reading.set() or (go.wait(30) and index)  # type: ignore[func-returns-value]
+    folder.follower.start()
+    assert reading.wait(10)
+    folder.follower.end()
+    assert folder.follower.daemon  # what is still read holds up no exit
+    go.set()
+    folder.follower.join(10)
+    assert not folder.follower.is_alive()
+    folder.service.scheduler.close(5)
 
 
 def _until(true: Callable[[], bool]) -> None:

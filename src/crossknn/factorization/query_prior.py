@@ -82,7 +82,7 @@ def variances_of(
         left = left - np.column_stack(parts) @ expected.weights(observed.x_q[query])
         parts, left, rest = _rotated(parts, left)
         problems.append(([part @ part.T for part in parts], left, rest))
-    rounded_off = (1e-6 * max(1.0, float(np.abs(observed.scores.values).max()))) ** 2
+    rounded_off = (1e-6 * (float(np.abs(observed.scores.values).max()) or 1.0)) ** 2
     total = max(float(np.mean([np.mean(np.append(r, rest) ** 2) for _, r, rest in problems])), rounded_off)
     variances = np.array([1.0, total, total, 0.3 * total])
     least = 1e-6 * np.array([1.0, total, total, total])  # the first has no unit, the others that of scores squared

@@ -108,15 +108,11 @@ class AXN:
             means = scores.astype(np.float64) + posterior.query.intercept
             surprise = np.append(0.0, np.cumsum(posterior.whitened**2))
             *before, now = spread(surprise, np.arange(len(surprise)), learned_prior=items.noise is not None)
-            variances = np.maximum(posterior.variances(items.vectors[best]) * now, 1e-12)
             scale, own = items.normalisation.scale, posterior.deviations_before
-            yield Belief(
-                best,
-                items.normalisation.invert(means),
-                np.sqrt(variances) / scale,
-                progress.scores[row] - posterior.whitened * own / scale,
-                own * np.sqrt(before) / scale,
-            )
+            variances = (posterior.variances(items.vectors[best]) * now, own**2 * before)
+            deviations = [np.sqrt(np.maximum(some, 1e-12)) / scale for some in variances]
+            means_before = progress.scores[row] - posterior.whitened * own / scale
+            yield Belief(best, items.normalisation.invert(means), deviations[0], means_before, deviations[1])
 
     def _posterior(self, task: Task, items: ItemModel, progress: Progress, row: int, liking: _Liking) -> Posterior:
         assert isinstance(self.solver, BayesianRidge)

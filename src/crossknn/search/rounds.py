@@ -134,7 +134,7 @@ class SearchMethod(Protocol):
 
     @property
     def rounds(self) -> int:
-        """Rounds that a budget is divided into."""
+        """Rounds that a budget is divided into, where nothing ends the search before (:func:`growing_sizes`)."""
         ...
 
     def propose(self, task: Task, progress: Progress, size: int) -> Proposal:
@@ -180,6 +180,7 @@ class Rounds:
         *,
         stop: Stop | None = None,
         max_seconds: float = math.inf,
+        at_least: int = 1,
         round_size: int | None = None,
     ) -> None:
         """Spend a budget of CE calls on every query of a task.
@@ -189,14 +190,16 @@ class Rounds:
             task: the queries.
             budget: CE calls per query, at least 1. Items that run out end the search earlier.
             stop: ends a query's search as soon as it has found enough; None spends the budget.
-            max_seconds: no round begins that would, taking as long as the last one, end later than this after now.
-            round_size: CE calls of a round at most; None divides the budget by the method's rounds.
+            max_seconds: no round begins that, as long for a call as the last one, would end later than this after now.
+            at_least: CE calls of each query that time does not cut: the hits that are wanted.
+            round_size: CE calls of a round at most; None takes the method's rounds.
 
         Raises:
             InputError: the budget is below 1, or ``stop`` cannot tell of this task.
 
         Cost: at most ``min(budget, allowed items)`` CE calls per query, and exactly these without ``stop`` and
-        ``max_seconds``, in rounds as equal as can be; with ``stop``, in :func:`growing_sizes`.
+        ``max_seconds``. In rounds as equal as can be; with ``stop`` in :func:`growing_sizes`, or, where ``round_size``
+        is given, in equal ones of 25 calls at most.
         """
         if budget < 1:
             raise InputError(f"budget must be at least 1 cross-encoder call, got {budget}")
@@ -224,7 +227,7 @@ class Rounds:
         self._stopped: dict[int, Progress] = {}
         self._asked: tuple[Proposal, float, float] | None = None
         self._began = time.perf_counter()
-        self._max_seconds = max_seconds
+        self._max_seconds, self._at_least = max_seconds, at_least
 
     @property
     def done(self) -> bool:
@@ -306,8 +309,11 @@ class Rounds:
             progress = self._progress
             progress.expected_recall = self._stop.expected_recall(self._task, progress)
             self._keep(~self._stop.enough(progress))
-        if time.perf_counter() - self._began + round_seconds > self._max_seconds:
-            self._keep(np.zeros(len(self._rows), dtype=bool))
+        number, n_scored = len(self._progress.rounds), self._progress.scores.shape[1]
+        if number < len(self._sizes) and n_scored >= self._at_least:
+            next_seconds = round_seconds * self._sizes[number] / self._sizes[number - 1]
+            if time.perf_counter() - self._began + next_seconds > self._max_seconds:
+                self._keep(np.zeros(len(self._rows), dtype=bool))
 
     def _keep(self, kept: BoolArray) -> None:
         if kept.all():
@@ -370,7 +376,8 @@ def round_sizes(budget: int, rounds: int) -> list[int]:
 
 
 def growing_sizes(budget: int, rounds: int) -> list[int]:
-    """A budget in rounds such that whoever stops has had about as many of them as a search that was to end there.
+    """A budget in rounds such that whoever stops has had about as many of them as a search that was to end there, or
+    more where that has rounds of over 25 calls.
 
     They begin as large as in a search with 100 calls in so many rounds, and then have the share ``2 / rounds`` of what
     was spent, 25 calls at most: 5 and a tenth for 20 rounds. Chosen on dev queries: to a target of .95 a search made 24

@@ -87,10 +87,12 @@ class Calibration:
     Attributes:
         scale: at least 0; below 1 where the search is too sure of what it says, whichever way.
         shift: above 0 where it expects too little. With 1 and 0 what is expected is taken as it is.
+        form: of the expectation that was calibrated; one of another form says nothing of today's.
     """
 
     scale: float
     shift: float
+    form: int = 2
 
     @classmethod
     def fitted(cls, expected: FloatArray, reached: FloatArray, k: int) -> Calibration:
@@ -230,7 +232,7 @@ def found_share(belief: Belief, progress: Progress, k: int) -> float:
     seen = progress.scores[0]
     reachable = min(k, len(seen) + int(progress.unseen.sum()))
     best = -np.sort(-seen)[:reachable]
-    ranks = np.unique(np.linspace(0, len(best) - 1, _RANKS).round().astype(np.int64))
+    ranks = _ranks_of(len(best))
     above = _tail((best[ranks, None] - belief.means) / belief.deviations).sum(axis=1)
     above *= _more_than_expected(belief, progress, k)
     kept = _poisson_cdf(reachable - 1 - ranks, above)
@@ -241,13 +243,21 @@ def _more_than_expected(belief: Belief, progress: Progress, k: int) -> float:
     """``g`` of this module's text, of one query."""
     (scores,), rounds = progress.scores, progress.round_of_column()
     entered, expected = 0.0, 0.0
-    for number in range(2, len(progress.rounds) + 1):
-        before, now = -np.sort(-scores[rounds < number])[:k], rounds == number
-        best = before[np.unique(np.linspace(0, len(before) - 1, _RANKS).round().astype(np.int64)), None]
-        means, deviations = belief.means_before[now], belief.deviations_before[now]
-        entered += float((scores[now] > best).sum(axis=1).mean())
-        expected += float(_tail((best - means) / deviations).sum(axis=1).mean())
+    best = scores[:0]
+    for number in range(1, len(progress.rounds) + 1):
+        now = rounds == number
+        if number > 1:
+            edges = best[_ranks_of(len(best)), None]
+            means, deviations = belief.means_before[now], belief.deviations_before[now]
+            entered += float((scores[now] > edges).sum(axis=1).mean())
+            expected += float(_tail((edges - means) / deviations).sum(axis=1).mean())
+        best = -np.sort(-np.concatenate([best, scores[now]]))[:k]
     return (_AS_EXPECTED + entered) / (_AS_EXPECTED + expected)
+
+
+def _ranks_of(n: int) -> IntArray:
+    """All of n, or a hundred of them."""
+    return np.unique(np.linspace(0, n - 1, _RANKS).round().astype(np.int64))
 
 
 def spread(surprise: FloatArray | float, n_scored: IntArray | int, *, learned_prior: bool) -> FloatArray:

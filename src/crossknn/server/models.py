@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, JsonValue
 
 from crossknn.arrays import FloatArray
 from crossknn.results import SearchResult
 
 
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)]
+"""A whole number of at least 1."""
+
+
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)  # true is no budget of 1
+    model_config = ConfigDict(extra="forbid")
 
 
 class IdFilter(_Request):
@@ -27,8 +37,8 @@ class SearchRequest(_Request):
     """One query, or a list of them."""
 
     query: str | list[str]
-    k: int = Field(10, ge=1, description="hits")
-    budget: int | None = Field(None, ge=1, description="cross-encoder calls per query; the tuned number or 100")
+    k: Count = Field(10, description="hits")
+    budget: Count | None = Field(None, description="cross-encoder calls per query; the tuned number or 100")
     target_recall: FiniteFloat | None = Field(None, gt=0, lt=1, description="stop once this recall is expected")
     max_ms: FiniteFloat | None = Field(None, gt=0, description="stop rather than search longer")
     method: str | None = Field(None, max_length=60, description="such as axn, rerank, axn-r5; the index's own")
@@ -102,7 +112,7 @@ class CohereRequest(BaseModel):
     query: str
     documents: list[str | Document] = Field(min_length=1)
     texts: None = Field(None, description="TEI's name for documents; a request has one of them")
-    top_n: int | None = Field(None, ge=1)
+    top_n: Count | None = None
     return_documents: bool = False
 
     @property

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import math
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
 from rich.console import Console
+from rich.markup import escape
 
 from crossknn.errors import CrossKNNError, InputError
 from crossknn.index import Index
@@ -21,7 +21,7 @@ from crossknn.server.service import Service
 from crossknn.storage import version_of
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
-_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_BETWEEN_LOOKS, _MOST_SECONDS_BETWEEN_LOOKS = 2.0, 300.0
 
 
 def run_server(
@@ -49,6 +49,8 @@ def run_server(
         )
     version = version_of(folder)
     app = create_app(read(), options, examples=examples)
+    service: Service = app.state.service
+    follower = _Follower(folder, version, read, service, notes)
     config = uvicorn.Config(
         app,
         host=host,
@@ -59,7 +61,7 @@ def run_server(
     )
     listening = _listening(host, port)
     with suppress(KeyboardInterrupt):  # uvicorn raises it again after it has shut down
-        _Server(config, _Followed(folder, version, read, app.state.service), notes).run(listening)
+        _Server(config, follower, f"{len(service.now.index):,} items", notes).run(listening)
 
 
 def _listening(host: str, port: int) -> list[socket.socket]:
@@ -88,66 +90,77 @@ def _listening(host: str, port: int) -> list[socket.socket]:
     return found
 
 
-@dataclass
-class _Followed:
-    """A folder whose index is served, as of its ``version``."""
+class _Follower(threading.Thread):
+    """Looks at a folder now and then, and serves what is there now; what cannot be served changes nothing.
 
-    folder: Path
-    version: str
-    read: Callable[[], Index]
-    service: Service
+    An index that is refused (damaged, of other models) is not tried again. Where reading fails for another reason,
+    which may pass, it is, after ever longer pauses.
 
-    def look(self) -> bool:
-        """Serve what is there now; whether it is another index than before.
+    Args:
+        folder: the index.
+        version: :func:`~crossknn.storage.version_of` what is served already.
+        read: reads the folder.
+        service: serves it.
+        notes: tells whoever started it.
+    """
 
-        Raises:
-            CrossKNNError: it cannot be served. The one before still is, and it is not looked at again.
-        """
+    def __init__(self, folder: Path, version: str, read: Callable[[], Index], service: Service, notes: Console) -> None:
+        super().__init__(name="crossknn-follower", daemon=True)  # no reading under way holds up the end
+        self._folder, self._version, self._read, self._service, self._notes = folder, version, read, service, notes
+        self._ended, self.pause = threading.Event(), _SECONDS_BETWEEN_LOOKS
+
+    def run(self) -> None:
+        while not self._ended.wait(self.pause):
+            self.look()
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
+
+    def look(self) -> None:
+        """Serve what is there, if it is another index than before."""
         try:
-            now = version_of(self.folder)
+            now = version_of(self._folder)
         except (CrossKNNError, OSError):  # taken away, or being replaced; what is served is in memory
-            return False
-        if now == self.version:
-            return False
-        self.version = now
-        self.service.replace(self.read())
-        return True
+            return
+        if now == self._version:
+            return
+        try:
+            self._service.replace(self._read())
+        except CrossKNNError as error:
+            self._version = now
+            self._warn(error, "the one before still is; start again with its own models if it is to be served")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no end of the service
+            self.pause = min(2 * self.pause, _MOST_SECONDS_BETWEEN_LOOKS)
+            self._warn(error, f"the one before still is, and it is read again in {self.pause:.0f} seconds")
+        else:
+            self._version, self.pause = now, _SECONDS_BETWEEN_LOOKS
+            self._notes.print(f"{len(self._service.now.index):,} items, read again", highlight=False)
+
+    def _warn(self, error: Exception, then: str) -> None:
+        self._notes.print(
+            f"[yellow]warning:[/yellow] {escape(str(self._folder))} has another index, which cannot be served: "
+            f"{escape(str(error))}; {then}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens, once it does, and serves what its folder has."""
+    """Says where it listens, once it does, and has its folder followed from then on."""
 
-    def __init__(self, config: uvicorn.Config, followed: _Followed, notes: Console) -> None:
+    def __init__(self, config: uvicorn.Config, follower: _Follower, what: str, notes: Console) -> None:
         super().__init__(config)
-        self._followed, self._notes = followed, notes
-        self._following: asyncio.Task[None] | None = None
+        self._follower, self._what, self._notes = follower, what, notes
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for listening in self.servers[:1]:
             port = listening.sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            self._notes.print(f"{self._n_items} items at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
-            self._following = asyncio.create_task(self._follow())
+            self._notes.print(f"{self._what} at http://{host}:{port}/ (Ctrl-C stops)", highlight=False)
+            self._follower.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._following is not None:
-            self._following.cancel()
+        self._follower.end()
         await super().shutdown(sockets)
-
-    @property
-    def _n_items(self) -> str:
-        return f"{len(self._followed.service.now.index):,}"
-
-    async def _follow(self) -> None:
-        """Look at the folder now and then; what cannot be read changes nothing."""
-        while True:
-            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-            try:
-                if await asyncio.to_thread(self._followed.look):
-                    self._notes.print(f"{self._n_items} items, read again", highlight=False)
-            except Exception as error:  # noqa: BLE001 - whatever is wrong with the new one, the old one serves
-                self._notes.print(
-                    f"[yellow]warning:[/yellow] {self._followed.folder} has another index, which cannot be served: "
-                    f"{error}; the one before still is"
-                )

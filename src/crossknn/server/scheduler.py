@@ -217,10 +217,11 @@ class Scheduler:
             job._resolve(ClosedError("the service was shut down before this search was done"))
 
     def _run(self) -> None:
+        jobs: list[Job] = []
         while True:
             with self._changed:
                 self._jobs = [job for job in self._jobs if not job.over]
-                idle = not self._jobs
+                idle, jobs = not self._jobs, []  # those that are done would keep an index that was replaced
                 while not self._jobs:
                     if self._closing:
                         return
