@@ -158,6 +158,8 @@ def stopping_table(measured: dict[str, Any], *, calibrated: bool = False) -> str
             rank = "" if rank is None else f"{rank:.2f}" if calibrated else f"{rank:.2f} of {most:.2f}"
             found = [f"{row['calls']:.0f}", f"{100 * row['recall']:.1f}", f"{100 * row['expected']:.1f}", saved]
             found.append(f"{100 * row['calls_saved_at_most']:.0f}%")
+            (high_target,) = (r for r in at["stopping"] if r["k"] == k and r["target"] == 0.98)
+            found.append(f"{100 * high_target['calls_saved']:.0f}%")
             rows.append([f"`{system}`", str(k), *found, *told, rank])
     head = [
         "system",
@@ -167,6 +169,7 @@ def stopping_table(measured: dict[str, Any], *, calibrated: bool = False) -> str
         "expected",
         "calls saved",
         "at most",
+        "saved at 98%",
         "at 100",
         "at 200",
         "at 500",

@@ -363,8 +363,8 @@ class Index:
             target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
                 below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes``. How
                 far that can be trusted: ``docs/results/stopping.md``.
-            max_ms: stop before a round that would, taking as long as the last one, end later than this many
-                milliseconds after the search began. The first round is always run.
+            max_ms: once there are k hits, stop before a round that, as long for a call as the last one, would end later
+                than this many milliseconds after the search began.
             method: how the budget is spent, or its name such as ``"axn-r5"``; None is :meth:`default_method`, or the
                 untuned one for a target that it cannot tell of.
             filter: which items may be scored and returned: conditions on their metadata, as ``{"chapter": "Injuries"}``
