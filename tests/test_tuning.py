@@ -58,6 +58,8 @@ def test_the_best_for_a_budget_is_chosen_and_kept(index: tuple[Index, Any], tmp_
     assert 30 * 36 <= tuning.calls <= 30 * 40
     assert built.default_method() == method_named(tuning.method)
     assert built.search(world.queries[-1], k=3).calls == 12
+    assert built.search(world.queries[-1], k=20).calls == 20  # hits that were not tuned for are found all the same
+    assert (built.default_budget(20), built.default_budget(3, 0.9)) == (20, 500)
     built.save(tmp_path)
     loaded = Index.load(tmp_path, scorer=world.scorer, first_stage=world.dense)
     assert loaded.tuning == tuning

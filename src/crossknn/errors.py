@@ -85,6 +85,8 @@ def import_extra(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        in_a_clone = ", or in a clone: pip install ./demo" if extra == "demo" else ""
         raise MissingExtraError(
             f"this needs {error.name or module!r}, which is not installed; try: pip install 'crossknn[{extra}]'"
+            f"{in_a_clone}"
         ) from error

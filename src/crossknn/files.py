@@ -49,7 +49,8 @@ def writing(place: Path) -> Iterator[None]:
         if error.errno is None and "requested and" in reason:  # as numpy says that the disk is full
             reason = f"No space left ({reason} bytes)"
         raise WriteError(
-            f"cannot write {place}: {reason}; what was written before is whole: make room, or choose another place"
+            f"cannot write {place}: {reason}; what was written before is whole: make room, see who may write "
+            "there, or choose another place"
         ) from error
 
 

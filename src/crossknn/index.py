@@ -359,7 +359,7 @@ class Index:
         Args:
             query: the query's text.
             k: how many hits; fewer if fewer items are allowed.
-            budget: CE calls, at least k; None is the tuned one, or 100.
+            budget: CE calls, at least k; None is :meth:`default_budget`: 100 or the tuned number, 500 with a target.
             target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
                 below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes``. How
                 far that can be trusted: ``docs/results/stopping.md``.
@@ -410,7 +410,8 @@ class Index:
         target or a time stops a search.
         """
         texts = checked_queries(queries)
-        budget = self.default_budget() if budget is None else budget
+        check_count("k", k)
+        budget = self.default_budget(k, target_recall) if budget is None else budget
         allowed = self._checked_search(k, budget, filter)
         if share_budget and max_ms is not None:
             raise InputError("queries that share a budget wait for one another, so max_ms cannot be kept; leave it out")
@@ -452,7 +453,8 @@ class Index:
         ...     print(search.result())
         """
         (text,) = checked_queries([query])
-        budget = self.default_budget() if budget is None else budget
+        check_count("k", k)
+        budget = self.default_budget(k, target_recall) if budget is None else budget
         allowed = self._checked_search(k, budget, filter)
         began = time.perf_counter()
         task = self.task([text], allowed)
@@ -508,10 +510,7 @@ class Index:
         check_count("k", k)
         check_count("budget", budget)
         if budget < k:
-            tuned = " (as tuned)" if self.tuning is not None and budget == self.tuning.budget else ""
-            raise InputError(
-                f"budget is {budget}{tuned}, but k={k} hits need at least as many cross-encoder calls: raise it"
-            )
+            raise InputError(f"budget is {budget}, but k={k} hits need at least as many cross-encoder calls: raise it")
         return self.metadata.mask(filter) if isinstance(filter, Mapping) else checked_filter(filter, len(self))
 
     def _rounds(
@@ -559,9 +558,11 @@ class Index:
         """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""
         return untuned_method(self.item_model) if self.tuning is None else method_named(self.tuning.method)
 
-    def default_budget(self) -> int:
-        """The tuned one, or 100."""
-        return 100 if self.tuning is None else self.tuning.budget
+    def default_budget(self, k: int = 1, target_recall: float | None = None) -> int:
+        """CE calls of a search that names no budget: the tuned number, or 100; with a target 500 may be spent, and
+        ``k`` hits need as many calls."""
+        tuned = 100 if self.tuning is None else self.tuning.budget
+        return max(k, tuned, 500 if target_recall is not None else 0)
 
     def tune(
         self,

@@ -42,6 +42,7 @@ def contents_of(index: Index) -> Contents:
         "item_model": None,
         "notes": index.notes,
         "tuning": None if index.tuning is None else asdict(index.tuning),
+        "fields": index.metadata.fields,
     }
     arrays: dict[str, np.ndarray] = {}
     rows: dict[str, list[dict[str, Any]]] = {

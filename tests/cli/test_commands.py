@@ -76,7 +76,7 @@ def test_build_search_evaluate(folder: Path) -> None:
     assert f"{found['calls']} calls, {found['expected_recall']:.0%} of the exact top expected" in run(*stopped).output
     assert "target_recall must lie between 0 and 1, got 95.0" in run(*stopped[:-1], "95", exit_code=1).output
     hurried = run(*SEARCH, "small red", "--budget", "40", "--max-ms", "1e-6", "--json").output
-    assert json.loads(hurried)["calls"] == 4
+    assert json.loads(hurried)["calls"] == 12  # ten hits, in rounds of four
     sharing = (*SEARCH, "small red", "blue", "--budget", "12", "-k", "2", "--share-budget")
     calls = [json.loads(line)["calls"] for line in run(*sharing, "--json").stdout.splitlines()]
     assert 20 < sum(calls) <= 24
@@ -144,7 +144,9 @@ def test_items_are_added_changed_and_removed(folder: Path) -> None:
     assert "1 items added, 1 changed, 2 removed; it has 41" in run(*change).output
     shown = json.loads(run(*SEARCH, "purple ring", "--filter", "shape=ring", "-k", "5", "--json").output)
     assert {hit["id"]: hit["text"] for hit in shown["hits"]} == {"z1": "purple thing", "i0": "red ring"}
-    assert "'i2' cannot be removed" in run(*change, exit_code=1).output
+    again = run(*change).output.replace("\n", " ")  # as a job that is tried again does
+    assert "note: 2 of the 2 items to remove are not there, such as 'i2'" in again
+    assert "0 items added, 0 changed, 0 removed; it has 41" in again
     same = json.loads(run("update", "x.crossknn", "items.jsonl", "--only-these", *SCORED, "--json").stdout)
     assert same == {"index": "x.crossknn", "added": 2, "changed": 2, "removed": 1, "items": 42}
     assert {row["id"] for row in rows} == {hit["id"] for hit in _all_hits("red")}
@@ -157,6 +159,9 @@ def test_items_are_added_changed_and_removed(folder: Path) -> None:
     ):
         assert message in run("update", "x.crossknn", *args, *SCORED, exit_code=1).output.replace("\n", " ")
     assert {row["id"] for row in rows} == {hit["id"] for hit in _all_hits("red")}
+    said = run(*BUILD, "--first-stage", "tfidf").stderr.replace("\n", " ")
+    assert "the index that was there had the fields shape to filter by: give --metadata for these" in said
+    assert "was tuned" not in said
 
 
 def test_what_is_added_is_of_the_kind_that_a_field_has(folder: Path) -> None:

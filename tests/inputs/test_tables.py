@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crossknn.errors import InputError, MissingExtraError
+from crossknn.errors import CrossKNNWarning, InputError, MissingExtraError
 from crossknn.inputs import Query, read_items, read_metadata, read_queries
+from crossknn.metadata import Metadata
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,18 @@ def test_metadata_in_any_format(tmp_path: Path, name: str, content: str) -> None
     assert list(read_items(path)) == ["a", "b", "3"]
     with pytest.raises(InputError, match=r"no item of .* has the field 'yaer'; its fields are .*'year'"):
         read_metadata(path, ["yaer"])
+
+
+def test_columns_of_csv_are_of_the_kind_that_all_their_values_are(tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text("id,text,there,price,code\na,x,True,10,7\nb,y,false,N/A,007\nc,z,,12.5,8\n")
+    with pytest.warns(CrossKNNWarning, match="1 of 3 values of 'price' are no numbers .*such as 'N/A'"):
+        found = read_metadata(path, ["there", "price", "code"])
+    assert [row.get("there") for row in found.values()] == [True, False, None]
+    assert [row["price"] for row in found.values()] == ["10", "N/A", "12.5"]
+    assert [row["code"] for row in found.values()] == ["7", "007", "8"]
+    texts = Metadata([{"there": "True"}])
+    assert read_metadata(path, ["there"], joining=texts)["a"] == {"there": "True"}
 
 
 def test_metadata_that_cannot_be_kept_says_where(tmp_path: Path) -> None:

@@ -214,14 +214,18 @@ def test_a_folder_is_followed_whatever_is_put_there(monkeypatch: pytest.MonkeyPa
     folder = Folder(monkeypatch, index)
     assert folder.look("first", AssertionError("nothing is read where nothing has changed")) == n
     assert folder.look(IndexFileError("there is no index"), smaller) == n
+    assert "there is no index; what was read before is served" in folder.said.getvalue()
+    assert folder.service.stale
     assert folder.look(PermissionError(13, "denied"), smaller) == n
     assert folder.look("second", smaller) == n - 5
+    assert b"crossknn_index_stale 0.0" in folder.service.metrics.text()
     assert "35 items, read again" in folder.said.getvalue()
     refused = IndexFileError("it was built with the scorer model [/opt/ce]")
     assert folder.look("third", refused) == n - 5
     assert "[/opt/ce]" in folder.said.getvalue()
-    assert "codes[v2] has another index, which cannot be served" in folder.said.getvalue()
+    assert "what is at codes[v2] now cannot be served" in folder.said.getvalue()
     assert folder.look("third", index) == n - 5  # not tried again
+    assert b"crossknn_index_stale 1.0" in folder.service.metrics.text()
     assert folder.look("fourth", OSError(24, "Too many open files")) == n - 5
     assert folder.follower.pause == 4.0
     assert folder.look("fourth", index) == n  # tried again

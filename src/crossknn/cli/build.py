@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -15,7 +16,7 @@ from rich.markup import escape
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, absolute, open_first_stage, open_scorer, trial_rate
 from crossknn.cli.options import Cache, Device, Json
 from crossknn.cli.terminal import notes, one_line_errors, progress_bar
-from crossknn.errors import InputError
+from crossknn.errors import IndexFileError, InputError
 from crossknn.evaluation.systems import LEARNERS
 from crossknn.factorization import Factorization
 from crossknn.first_stage import calls_to_prepare
@@ -26,7 +27,7 @@ from crossknn.learning import BuildOptions
 from crossknn.scorers import Scorer
 from crossknn.scores import AllItems, PerItem, PerQuery, Plan
 from crossknn.scores.ledger import finished_calls
-from crossknn.storage import COLLECTING, PREPARED, REFINED, check_place
+from crossknn.storage import COLLECTING, PREPARED, REFINED, check_place, read_manifest
 
 
 class PlanName(str, Enum):
@@ -143,7 +144,7 @@ def build(
         price = _price(opened, *asked, calls, done, to_read)
         typer.echo(json.dumps(asdict(price)) if as_json else price.in_words())
         return
-    start = time.perf_counter()
+    start, before = time.perf_counter(), _config(out_folder)
     reading = f", and {to_read:,} items to be read" if to_read else ""
     of_them = f", {n_paid:,} of them paid for" if n_paid < len(train) else ""
     notes.print(f"{len(texts):,} items, {len(train):,} train queries{of_them}, {calls:,} cross-encoder calls{reading}")
@@ -161,11 +162,30 @@ def build(
         )
     if built.item_model is None:
         notes.print("note: no item vectors, so searches only rerank; give --queries or a dense --first-stage for more")
+    for lost in _lost(before, built):
+        notes.print(f"note: the index that was there {lost}", highlight=False, soft_wrap=True)
     seconds = time.perf_counter() - start
     notes.print(f"built [bold]{escape(str(out_folder))}[/bold] in {seconds:.0f} s", highlight=False)
     if as_json:
         sizes = {"items": len(texts), "train_queries": len(train), "calls": calls, "seconds": seconds}
         typer.echo(json.dumps({"index": str(out_folder), **sizes}))
+
+
+def _config(folder: Path) -> Mapping[str, Any]:
+    """What the index says of itself that a build is to replace; nothing where none is."""
+    try:
+        config: Mapping[str, Any] = read_manifest(folder)["config"]
+    except IndexFileError:
+        return {}
+    return config
+
+
+def _lost(before: Mapping[str, Any], built: Index) -> Iterator[str]:
+    """What an index that was replaced had, and this one has not."""
+    if before.get("tuning") is not None:
+        yield "was tuned, and this one is not: run crossknn tune again"
+    if before.get("fields") and not built.metadata.fields:
+        yield f"had the fields {escape(', '.join(before['fields']))} to filter by: give --metadata for these"
 
 
 def _plan(name: PlanName, top: int | None, uniform: int | None) -> Plan:

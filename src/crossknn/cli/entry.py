@@ -29,7 +29,9 @@ def main() -> None:
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # typer's answer to KeyboardInterrupt
             os.write(
-                2, b"interrupted; a build or an evaluation goes on from its finished shards when it is run again\n"
+                2,
+                b"interrupted; a build or an evaluation goes on from its finished shards when it is run again, "
+                b"other commands from what --cache has kept\n",
             )
         raise
     finally:

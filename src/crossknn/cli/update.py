@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from crossknn.cli.options import Device, FirstStageSpec, IndexPath, Json, ScorerSpec, open_index
-from crossknn.cli.terminal import one_line_errors, out
+from crossknn.cli.terminal import notes, one_line_errors, out
 from crossknn.errors import InputError
 from crossknn.files import sole_writer
 from crossknn.inputs import read_ids, read_items, read_metadata
@@ -60,6 +60,14 @@ def update(
     with sole_writer(index):
         opened = open_index(index, scorer, first_stage, device, None)
         had = dict(zip(opened.item_ids, opened.items, strict=True))
+        if absent := [item_id for item_id in gone if item_id not in had]:
+            notes.print(
+                f"note: {len(absent):,} of the {len(gone):,} items to remove are not there, such as "
+                f"{escape(repr(absent[0]))}",
+                highlight=False,
+                soft_wrap=True,
+            )
+            gone = [item_id for item_id in gone if item_id in had]
         if only_these:
             gone = [item_id for item_id in had if item_id not in given]
         fields = {}

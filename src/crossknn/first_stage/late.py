@@ -56,7 +56,7 @@ class LateInteraction:
             best of those that it allows.
 
     Raises:
-        InputError: ``dimensions`` or ``shortlist`` below 1, or an encoder that has no token vectors.
+        InputError: ``dimensions`` or ``shortlist`` below 1, or an encoder, or a model of it, that has no token vectors.
     """
 
     def __init__(self, encoder: TokenEncoder | Encoder, *, dimensions: int = 128, shortlist: int = 10_000) -> None:
@@ -67,6 +67,7 @@ class LateInteraction:
                 f"late interaction needs a vector for each token, and {encoder.fingerprint} gives one for a text; use "
                 "SentenceTransformersEncoder, or OnnxEncoder with a model that gives them"
             )
+        encoder.embed_tokens(["a"])  # a model that cannot says so before anything is paid
         self.encoder = encoder
         self._dimensions, self._shortlist = dimensions, shortlist
         self.fingerprint = f"late:{_SHARPNESS}:{dimensions}:shortlist={shortlist}:{encoder.fingerprint}"

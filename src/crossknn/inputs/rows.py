@@ -38,6 +38,8 @@ def read_rows(path: Path, columns: Collection[str] = ()) -> Iterator[tuple[str, 
         ".parquet": lambda path: _parquet_rows(path, columns),
     }
     suffix = suffix_of(path)
+    if suffix not in readers and not path.exists():
+        raise InputError(f"{path} is not there")
     if suffix not in readers:
         raise InputError(f"{path}: cannot tell the format from {path.suffix!r}; use {', '.join(readers)}")
     return readers[suffix](path)

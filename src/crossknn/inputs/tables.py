@@ -66,7 +66,9 @@ def read_items(path: Path, *, skip_empty: bool = False) -> dict[str, str]:
             empty.append(place)
             continue
         if not key or not text:
-            raise InputError(f"{place}: an item needs an 'id' and a 'text', got {shown(row)}; leave it out")
+            raise InputError(
+                f"{place}: an item needs an 'id' and a 'text', got {shown(row)}; leave it out, or name the columns so"
+            )
         put(place, "id", items, key, text)
     if empty:
         warnings.warn(
@@ -99,8 +101,9 @@ def read_metadata(path: Path, fields: Sequence[str], *, joining: Metadata | None
     """Some fields of a file's items, for ``Index.build(metadata=...)``: id to field to value.
 
     A field is a column or key, or a key of the object ``metadata`` that BeIR's documents have. A column of CSV or TSV
-    in which every value is a number as Python would write it (``7``, not ``007``) is one of numbers. Dates become ISO
-    texts.
+    in which every value is a number as Python would write it (``7``, not ``007``) is one of numbers, one in which each
+    is ``true`` or ``false``, however capital, of booleans; any other is one of texts, with a warning where most are
+    numbers. Dates become ISO texts.
 
     Args:
         path: as in :func:`read_items`.
@@ -132,11 +135,8 @@ def read_metadata(path: Path, fields: Sequence[str], *, joining: Metadata | None
         if name not in kinds and not any(name in row for row in found.values()):
             there = "" if suffix == ".parquet" else f"; its fields are {', '.join(map(repr, others))}"
             raise InputError(f"no item of {path} has the field {name!r}{there}")
-        column = [row[name] for row in found.values() if name in row]
-        may_be = suffix in (".csv", ".tsv") and kinds.get(name, {"number"}) == {"number"}
-        if may_be and all(_number(value) is not None for value in column):
-            for row in found.values():
-                row |= {name: _number(row[name])} if name in row else {}
+        if suffix in (".csv", ".tsv"):
+            _give_kind(path, name, [row for row in found.values() if name in row], kinds.get(name))
         new = Metadata([row for row in found.values() if name in row])
         if name in kinds and name in new.fields and new.kinds(name) - kinds[name]:
             raise InputError(
@@ -144,6 +144,33 @@ def read_metadata(path: Path, fields: Sequence[str], *, joining: Metadata | None
                 f"{' and '.join(sorted(new.kinds(name) - kinds[name]))} there; write them alike, or build again"
             )
     return found
+
+
+def _give_kind(path: Path, name: str, rows: list[dict[str, Any]], wanted: set[str] | None) -> None:
+    """Make a column of CSV, whose values are all texts, one of numbers or booleans where it can be, and is one in the
+    index that it joins."""
+    column = [row[name] for row in rows]
+    of_kinds: tuple[tuple[str, list[Any]], ...] = (
+        ("number", [_number(value) for value in column]),
+        ("boolean", [_BOOLEANS.get(value.lower()) for value in column]),
+    )
+    for kind, values in of_kinds:
+        if wanted in (None, {kind}) and column and None not in values:
+            for row, value in zip(rows, values, strict=True):
+                row[name] = value
+            return
+    odd = [text for text, number in zip(column, of_kinds[0][1], strict=True) if number is None]
+    numbered = any(text.isdigit() for text in odd)  # 007: these are names
+    if wanted is None and odd and not numbered and 2 * len(odd) < len(column):
+        warnings.warn(
+            f"{path}: {len(odd)} of {len(column)} values of {name!r} are no numbers as Python writes them (such as "
+            f"{odd[0]!r:.40}), so all are kept as texts, which compare letter by letter; leave such cells empty",
+            CrossKNNWarning,
+            stacklevel=3,
+        )
+
+
+_BOOLEANS = {"true": True, "false": False}
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ def jobs_of(asked: SearchRequest, served: Served, options: ServerOptions) -> lis
     method = None if asked.method is None else method_named(asked.method)
     settings: dict[str, Any] = {
         "k": asked.k,
-        "budget": asked.budget or served.default_budget,
+        "budget": asked.budget or min(served.index.default_budget(asked.k, asked.target_recall), options.max_budget),
         "target_recall": asked.target_recall,
         "max_ms": asked.max_ms,
         "method": method,

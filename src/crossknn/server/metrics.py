@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from crossknn.results import SearchResult
@@ -13,7 +15,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class Metrics:
     """Counters of one service."""
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(self, scheduler: Scheduler, *, n_items: Callable[[], int], stale: Callable[[], bool]) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "crossknn_requests", "Requests by route and status.", ["route", "status"], registry=self._registry
@@ -32,6 +34,8 @@ class Metrics:
             lambda: scheduler.waiting
         )
         self._gauge("crossknn_scorer_calls", "Pairs that the scorer was asked for.", lambda: scheduler.calls)
+        self._gauge("crossknn_items", "Items of the index that is served.", n_items)
+        self._gauge("crossknn_index_stale", "1 where its folder has another, or none, that cannot be served.", stale)
         scorer = scheduler.scorer
         if hasattr(scorer, "hits") and hasattr(scorer, "misses"):
             self._gauge("crossknn_cache_hits", "Pairs answered by the score cache.", lambda: scorer.hits)

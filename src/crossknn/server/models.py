@@ -38,7 +38,9 @@ class SearchRequest(_Request):
 
     query: str | list[str]
     k: Count = Field(10, description="hits")
-    budget: Count | None = Field(None, description="cross-encoder calls per query; the tuned number or 100")
+    budget: Count | None = Field(
+        None, description="cross-encoder calls per query; the tuned number or 100, to a target 500"
+    )
     target_recall: FiniteFloat | None = Field(None, gt=0, lt=1, description="stop once this recall is expected")
     max_ms: FiniteFloat | None = Field(None, gt=0, description="stop rather than search longer")
     method: str | None = Field(None, max_length=60, description="such as axn, rerank, axn-r5; the index's own")

@@ -107,7 +107,7 @@ class _Follower(threading.Thread):
     def __init__(self, folder: Path, version: str, read: Callable[[], Index], service: Service, notes: Console) -> None:
         super().__init__(name="crossknn-follower", daemon=True)  # no reading under way holds up the end
         self._folder, self._version, self._read, self._service, self._notes = folder, version, read, service, notes
-        self._ended, self.pause = threading.Event(), _SECONDS_BETWEEN_LOOKS
+        self._ended, self.pause, self._refused = threading.Event(), _SECONDS_BETWEEN_LOOKS, ""
 
     def run(self) -> None:
         while not self._ended.wait(self.pause):
@@ -121,25 +121,31 @@ class _Follower(threading.Thread):
         """Serve what is there, if it is another index than before."""
         try:
             now = version_of(self._folder)
-        except (CrossKNNError, OSError):  # taken away, or being replaced; what is served is in memory
+        except (CrossKNNError, OSError) as error:  # taken away, or being replaced; what is served is in memory
+            if not self._service.stale:
+                self._warn(error, "what was read before is served")
+            self._service.stale = True
             return
         if now == self._version:
+            self._service.stale = now == self._refused
             return
         try:
             self._service.replace(self._read())
         except CrossKNNError as error:
-            self._version = now
+            self._version = self._refused = now
+            self._service.stale = True
             self._warn(error, "the one before still is; start again with its own models if it is to be served")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no end of the service
+            self._service.stale = True
             self.pause = min(2 * self.pause, _MOST_SECONDS_BETWEEN_LOOKS)
             self._warn(error, f"the one before still is, and it is read again in {self.pause:.0f} seconds")
         else:
-            self._version, self.pause = now, _SECONDS_BETWEEN_LOOKS
+            self._version, self._service.stale, self.pause = now, False, _SECONDS_BETWEEN_LOOKS
             self._notes.print(f"{len(self._service.now.index):,} items, read again", highlight=False)
 
     def _warn(self, error: Exception, then: str) -> None:
         self._notes.print(
-            f"[yellow]warning:[/yellow] {escape(str(self._folder))} has another index, which cannot be served: "
+            f"[yellow]warning:[/yellow] what is at {escape(str(self._folder))} now cannot be served: "
             f"{escape(str(error))}; {then}",
             highlight=False,
             soft_wrap=True,

@@ -57,6 +57,7 @@ class Service:
         scheduler: runs the searches.
         metrics: what is counted.
         now: what is served.
+        stale: whether where it came from has something else by now, or nothing, that cannot be served.
     """
 
     def __init__(self, index: Index, options: ServerOptions, examples: Sequence[str] | None = None) -> None:
@@ -64,8 +65,8 @@ class Service:
         self.scheduler = Scheduler(
             index.scorer, batch_pairs=options.batch_pairs, wait_ms=options.wait_ms, queue=options.queue
         )
-        self.metrics = Metrics(self.scheduler)
-        self.now = Served.of(index, options, examples)
+        self.now, self.stale = Served.of(index, options, examples), False
+        self.metrics = Metrics(self.scheduler, n_items=lambda: len(self.now.index), stale=lambda: self.stale)
 
     def replace(self, index: Index) -> None:
         """Serve another index from the next request on, such as :meth:`~crossknn.Index.updated` makes; those under way
