@@ -52,7 +52,7 @@ def lab() -> tuple[BenchmarkData, Any, Any, list[tuple[str, str]]]:
 
     vectors = dict(zip(items + queries, np.vstack([v, u + rng.normal(size=u.shape)]), strict=True))
     data = BenchmarkData(dict(zip(items, items, strict=True)), queries[:N_TRAIN], queries[N_TRAIN:])
-    return data, _Shown(score, name="low rank"), Dense(_OneToken(vectors)), paid
+    return data, _Shown(score, name="low rank"), Dense(_OneToken(vectors, name="given")), paid
 
 
 class _Shown(FunctionScorer):

@@ -62,12 +62,11 @@ class LateInteraction:
     def __init__(self, encoder: TokenEncoder | Encoder, *, dimensions: int = 128, shortlist: int = 10_000) -> None:
         if dimensions < 1 or shortlist < 1:
             raise InputError(f"dimensions and shortlist must be 1 or more, got {dimensions} and {shortlist}")
-        if not isinstance(encoder, TokenEncoder):
+        if not isinstance(encoder, TokenEncoder) or not getattr(encoder, "gives_tokens", True):
             raise InputError(
                 f"late interaction needs a vector for each token, and {encoder.fingerprint} gives one for a text; use "
                 "SentenceTransformersEncoder, or OnnxEncoder with a model that gives them"
             )
-        encoder.embed_tokens(["a"])  # a model that cannot says so before anything is paid
         self.encoder = encoder
         self._dimensions, self._shortlist = dimensions, shortlist
         self.fingerprint = f"late:{_SHARPNESS}:{dimensions}:shortlist={shortlist}:{encoder.fingerprint}"

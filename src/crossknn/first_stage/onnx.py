@@ -54,6 +54,11 @@ class OnnxEncoder:
         ]
         return np.array(vectors, dtype=np.float32).reshape(len(texts), -1 if vectors else 1)
 
+    @property
+    def gives_tokens(self) -> bool:
+        """Whether the model has an output with a vector for each token: :meth:`embed_tokens` needs it."""
+        return bool(self._model.token_outputs)
+
     def embed_tokens(self, texts: Sequence[str]) -> list[FloatArray]:
         """See :class:`~crossknn.first_stage.late.TokenEncoder`; special tokens are among them.
 
