@@ -109,8 +109,10 @@ def test_a_default_prompt_is_written_before_every_text(tiny: Any, tmp_path: Path
 
 def test_a_pooled_model_has_no_token_vectors(tiny: Any, tmp_path: Path) -> None:
     encoder = OnnxEncoder(tiny.encoder(tmp_path))
+    with pytest.raises(InputError, match="gives one for a text; use SentenceTransformersEncoder, or OnnxEncoder with"):
+        LateInteraction(encoder)
     with pytest.raises(InputError, match="one vector for a text, and none for its tokens"):
-        LateInteraction(encoder).prepare(["cat"])
+        encoder.embed_tokens(["cat"])
 
 
 def test_a_sentence_transformers_folder_is_cut_where_its_model_cuts(tiny: Any, tmp_path: Path) -> None:
