@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from crossknn import storage
 from crossknn.cli.app import app
 from crossknn.cli.models import absolute, around_encoder, open_scorer
-from crossknn.cli.options import open_index
+from crossknn.cli.options import reader
 from crossknn.errors import InputError, ScorerError, WriteError
 from crossknn.files import sole_writer
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
@@ -182,7 +182,7 @@ def test_what_is_added_is_of_the_kind_that_a_field_has(folder: Path) -> None:
 def test_a_target_falls_back_from_a_tuned_method_that_cannot_tell(folder: Path) -> None:
     pytest.importorskip("sklearn")
     run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
-    opened = open_index(Path("x.crossknn"), "python:my_scorer:scorer", None, "cpu", None)
+    opened = reader(Path("x.crossknn"), "python:my_scorer:scorer", None, "cpu", None)()
     opened.tune(["red", "small blue"], k=2, budget=12, methods=["rerank"])
     opened.save("x.crossknn")
     for told in (("--target-recall", "0.2"), ("--share-budget",)):

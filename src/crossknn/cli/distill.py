@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from crossknn.cli.models import absolute, around_encoder, open_first_stage
-from crossknn.cli.options import Device, FirstStageSpec, IndexPath, ScorerSpec, open_index
+from crossknn.cli.options import Device, FirstStageSpec, IndexPath, ScorerSpec, reader
 from crossknn.cli.terminal import notes, one_line_errors, out, progress_bar
 from crossknn.errors import InputError, import_extra, loading
 from crossknn.factorization import Distillation
@@ -54,7 +54,7 @@ def distill(
         check_place(new_index)
     settings = Distillation(epochs=epochs, learning_rate=learning_rate, max_length=max_length)
     remembered = read_manifest(index)["config"].get("notes", {})
-    opened = open_index(index, scorer, first_stage, device, None)
+    opened = reader(index, scorer, first_stage, device, None)()
     tuned = run_distillation(opened, first_stage or remembered.get("first_stage"), out_folder, settings, device)
     if new_index is None:
         out.print(f"build with it: --first-stage {escape(tuned)}", highlight=False, soft_wrap=True)

@@ -21,7 +21,7 @@ from crossknn.cli.options import (
     chosen_method,
     drawn,
     fitting,
-    open_index,
+    reader,
 )
 from crossknn.cli.terminal import deliver, notes, one_line_errors, progress_bar
 from crossknn.errors import InputError
@@ -72,7 +72,7 @@ def evaluate_command(
 
     Example: [bold]crossknn evaluate codes.crossknn --queries test.jsonl --limit 50 --out report/[/bold]
     """
-    opened = open_index(index, scorer, first_stage, device, cache_file)
+    opened = reader(index, scorer, first_stage, device, cache_file)()
     rows = read_queries(queries)
     rows = drawn(rows, limit, seed)
     labels = labels_of(rows)

@@ -64,23 +64,6 @@ def drawn(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
     return [rows[n] for n in np.sort(np.random.default_rng(seed).choice(len(rows), limit, replace=False))]
 
 
-def open_index(
-    folder: Path,
-    scorer: str | None,
-    first_stage: str | None,
-    device: str,
-    cache_file: Path | None,
-    *,
-    in_memory: bool = False,
-) -> Index:
-    """An index with the models it remembers, or those named.
-
-    Raises:
-        InputError: it remembers none, or there are none where it does.
-    """
-    return reader(folder, scorer, first_stage, device, cache_file, in_memory=in_memory)()
-
-
 def reader(
     folder: Path,
     scorer: str | None,
@@ -90,7 +73,11 @@ def reader(
     *,
     in_memory: bool = False,
 ) -> Callable[[], Index]:
-    """As :func:`open_index`, what reads the index with these models, as often as it is asked."""
+    """What reads an index with the models it remembers, or those named, as often as it is asked.
+
+    Raises:
+        InputError: it remembers none, or there are none where it does.
+    """
     remembered = read_manifest(folder)["config"].get("notes", {})
     scorer_spec, first_spec = scorer or remembered.get("scorer"), first_stage or remembered.get("first_stage")
     if scorer_spec is None or first_spec is None:

@@ -21,7 +21,7 @@ from crossknn.cli.options import (
     Rounds,
     ScorerSpec,
     chosen_method,
-    open_index,
+    reader,
 )
 from crossknn.cli.terminal import notes, one_line_errors, out, result_table
 from crossknn.errors import InputError
@@ -72,7 +72,7 @@ def search(
     texts = [*(query or []), *([q.text for q in read_queries(queries)] if queries else [])]
     if not texts:
         raise InputError("there is no query; give one, or a file with --queries")
-    opened = open_index(index, scorer, first_stage, device, cache_file)
+    opened = reader(index, scorer, first_stage, device, cache_file)()
     asked = method, rounds, mixing, shortlist
     results = opened.search_batch(
         texts,

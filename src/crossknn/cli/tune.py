@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, Json, ScorerSpec, drawn, open_index
+from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, Json, ScorerSpec, drawn, reader
 from crossknn.cli.terminal import one_line_errors, out, progress_bar, tuning_table
 from crossknn.errors import InputError
 from crossknn.files import sole_writer
@@ -50,7 +50,7 @@ def tune_command(
     every = dict.fromkeys(row.text for row in read_queries(queries))
     read_manifest(index)  # nothing is written where there is no index
     with sole_writer(index):  # from before a call is spent: the result can be kept, and no other build is undone
-        opened = open_index(index, scorer, first_stage, device, cache_file)
+        opened = reader(index, scorer, first_stage, device, cache_file)()
         learned = set(opened.train_queries)
         texts = [text for text in every if text not in learned]
         if not texts:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from crossknn.cli.options import Device, FirstStageSpec, IndexPath, Json, ScorerSpec, open_index
+from crossknn.cli.options import Device, FirstStageSpec, IndexPath, Json, ScorerSpec, reader
 from crossknn.cli.terminal import notes, one_line_errors, out
 from crossknn.errors import InputError
 from crossknn.files import sole_writer
@@ -58,7 +58,7 @@ def update(
     gone = [] if remove is None else read_ids(remove)
     read_manifest(index)  # nothing is written where there is no index
     with sole_writer(index):
-        opened = open_index(index, scorer, first_stage, device, None)
+        opened = reader(index, scorer, first_stage, device, None)()
         had = dict(zip(opened.item_ids, opened.items, strict=True))
         if absent := [item_id for item_id in gone if item_id not in had]:
             notes.print(

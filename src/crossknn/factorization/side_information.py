@@ -222,10 +222,14 @@ def _leading(matrix: FloatArray, d: int) -> tuple[FloatArray, FloatArray]:
     return left * roots, right.astype(np.float64)
 
 
+def _blocks(n_items: int) -> list[slice]:
+    return [slice(start, start + _ITEMS_AT_ONCE) for start in range(0, n_items, _ITEMS_AT_ONCE)]
+
+
 def _factors_of(x: FloatArray, factors: FloatArray) -> LinearMap:
     """Ridge regression of items' factors on their vectors: the ridge that tells an item left out best."""
     centre, mean = x.mean(axis=0, dtype=np.float64), factors.mean(axis=0)
-    blocks = [slice(start, start + _ITEMS_AT_ONCE) for start in range(0, len(x), _ITEMS_AT_ONCE)]
+    blocks = _blocks(len(x))
     squares, axes = np.linalg.eigh(sum(part.T @ part for part in (x[rows] - centre for rows in blocks)))
     products = axes.T @ sum((x[rows] - centre).T @ (factors[rows] - mean) for rows in blocks)
     shrunk = {ridge: 1 / (np.maximum(squares, 0) + ridge) for ridge in RIDGES}
@@ -248,7 +252,7 @@ def _item_model(x: FloatArray, known: Factors, expected: Expected, variances: Fl
     roots = np.sqrt(variances / variances[3])
     noise = float(np.sqrt(variances[3]))
     d, width_of_x = known.factors.shape[1], x.shape[1]
-    blocks = [slice(start, start + _ITEMS_AT_ONCE) for start in range(0, len(x), _ITEMS_AT_ONCE)]
+    blocks = _blocks(len(x))
 
     def varying(rows: slice) -> FloatArray:
         return np.column_stack([roots[0] * known.factors[rows], roots[1] * x[rows]])
