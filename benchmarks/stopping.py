@@ -5,7 +5,7 @@
 Every query is searched to 500 calls, in the rounds of a search to a target, on exact scores; after each round the
 recall that the search expects is compared with the one it has. Nothing here is learned from the queries reported on:
 the form of the estimate was chosen on the dev queries of ICD-10-CM and HPO. `--cache` holds scores paid for before
-(`stored_scores.py fill`).
+(`stored_scores.py fill`). What the file has of other systems, over the same queries, stays.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _ranks(values: FloatArray) -> FloatArray:
 
 
 def main() -> None:
-    """Measure, print, and write one JSON."""
+    """Measure, print, and write into one JSON."""
     parser = parser_of(__doc__)
     parser.add_argument("--calibrate", type=int, default=0, help="dev queries to tune on; 0 for none")
     parser.add_argument("--system", action="append", help="as in crossknn benchmark; repeat for more")
@@ -200,14 +200,10 @@ def main() -> None:
     exact = exact_scores(
         queries, list(data.items.values()), scorer, args.cache.with_suffix(f".{args.name}-{args.split}-exact")
     )
-    result: dict[str, Any] = {"environment": environment(), "data": args.name, "split": args.split}
-    result |= {
-        "calibrated_on_dev_queries": args.calibrate,
-        "of_these_exact": args.exact,
-        "queries": len(queries),
-        "items": len(data.items),
-        "systems": {},
-    }
+    out = args.out or Path(__file__).parent / "results" / f"stopping-{args.name}-{args.split}.json"
+    result: dict[str, Any] = {"data": args.name, "split": args.split, "queries": len(queries), "items": len(data.items)}
+    before = json.loads(out.read_text()) if out.exists() else {}
+    result["systems"] = before["systems"] if {**before, "systems": None} == {**result, "systems": None} else {}
     for system in args.system or SYSTEMS:
         name = SystemName.parse(system)
         if name.first not in plain:
@@ -219,15 +215,17 @@ def main() -> None:
         paths = trajectories(index, name.search_method(), queries, exact)
         stops = [row for k in KS for row in readings(paths[k], k)]
         fixed = [row for k in KS for row in at_fixed_budgets(paths[k], k)]
-        result["systems"][system] = {"stopping": stops, "fixed": fixed}
+        measured: dict[str, Any] = {"environment": environment(), "stopping": stops, "fixed": fixed}
         if args.calibrate:
             tuned = calibrated(index, name, texts["dev"][: args.calibrate], args.exact, paths)
             told = {
+                "dev_queries": args.calibrate,
+                "of_these_exact": args.exact,
                 "calls": {str(k): calls for k, (_, calls) in tuned.items()},
                 "stopping": [row for k, (path, _) in tuned.items() for row in readings(path, k)],
                 "fixed": [row for k, (path, _) in tuned.items() for row in at_fixed_budgets(path, k)],
             }
-            result["systems"][system]["calibrated"] = told
+            measured["calibrated"] = told
             stops, fixed = stops + told["stopping"], fixed + told["fixed"]
         print(system)
         for row in stops:
@@ -242,8 +240,8 @@ def main() -> None:
                 f"  k {row['k']:3d} at {row['budget']:3d} calls: recall {row['recall']:.3f}, "
                 f"expected {row['expected']:.3f}, Spearman {rho}"
             )
-    out = args.out or Path(__file__).parent / "results" / f"stopping-{args.name}-{args.split}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
+        result["systems"][system] = measured
+        out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
