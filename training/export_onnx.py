@@ -193,6 +193,7 @@ def write(folder: Path, model: onnx.ModelProto, source: Source, max_length: int,
     config = {
         "model_type": "bert",
         "max_length": max_length,
+        "max_position_embeddings": max_length,
         "output": model.graph.output[0].name,
         "vocab_size": len(source.tokenizer["model"]["vocab"]),
         "quantisation": quantisation,

@@ -207,4 +207,5 @@ def _tuning(stored: Mapping[str, Any] | None) -> Tuning | None:
     if told and told.get("form") == Calibration.form:  # else what was calibrated was another number: tune again
         calibration = Calibration(**told)
     trials = tuple(Trial(**trial) for trial in stored["trials"])
-    return Tuning(**{**stored, "trials": trials, "calibration": calibration})
+    interval = None if stored.get("interval") is None else tuple(stored["interval"])
+    return Tuning(**{**stored, "trials": trials, "calibration": calibration, "interval": interval})

@@ -82,7 +82,7 @@ class OnnxModel:
             self.tokenizer = plain(Tokenizer.from_file(str(tokenizer_path)))
         except Exception as error:  # tokenizers raises nothing narrower
             raise InputError(f"{tokenizer_path} is no tokenizer: {error}") from error
-        self.max_length = options.max_length or _configured_length(Path(folder))
+        self.max_length = _length(Path(folder), options.max_length)
         self._threads = (options.threads or _cores()) if options.device == "cpu" else 1
         self._batch_size = options.batch_size or (16 if options.device == "cpu" else 128)
         self._pool = ThreadPoolExecutor(self._threads)
@@ -226,18 +226,27 @@ def _open_session(path: Path, options: OnnxOptions) -> ort.InferenceSession:
         raise InputError(f"onnxruntime cannot open {path}: {error}") from error
 
 
-def _configured_length(folder: Path) -> int:
-    """What config.json, sentence-transformers, or tokenizer and architecture say, in this order; or 512."""
+def _length(folder: Path, asked: int | None) -> int:
+    """What is asked for; or what config.json, sentence-transformers, or tokenizer and architecture say, in this order;
+    or 512.
+
+    Raises:
+        InputError: more is asked for than the model has positions.
+    """
     config, tokenizer = read_json(folder / "config.json", dict), read_json(folder / "tokenizer_config.json", dict)
+    positions = _usable(config.get("max_position_embeddings"))
+    if positions is not None and "roberta" in str(config.get("model_type")):
+        positions -= int(config.get("pad_token_id", 1)) + 1  # these count positions from behind the padding's
+    if asked is not None:
+        if positions is not None and asked > positions:
+            raise InputError(f"max_length is {asked}, and {folder} takes {positions} tokens at most")
+        return asked
     for length in (
         config.get("max_length"),
         read_json(folder / "sentence_bert_config.json", dict).get("max_seq_length"),
     ):
         if (usable := _usable(length)) is not None:
             return usable
-    positions = _usable(config.get("max_position_embeddings"))
-    if positions is not None and "roberta" in str(config.get("model_type")):
-        positions -= int(config.get("pad_token_id", 1)) + 1  # these count positions from behind the padding's
     lengths = (positions, _usable(tokenizer.get("model_max_length")))
     return min((length for length in lengths if length is not None), default=512)
 

@@ -28,6 +28,8 @@ MANIFEST = "manifest.json"
 COLLECTING = "collecting"
 REFINED = "refined"
 PREPARED = "prepared"
+TUNING = "tuning.sqlite"
+"""Scores that tuning has paid for, until an index is written."""
 INDEX = "index"
 _KIND = "crossknn {}"
 _DATA = re.compile(r"data-[0-9a-f]{12}")
@@ -67,7 +69,7 @@ def save(folder: Path, contents: Contents, kind: str = INDEX) -> None:
     for old in folder.iterdir():
         if _DATA.fullmatch(old.name) and old.name != name:
             shutil.rmtree(old, ignore_errors=True)
-        elif _is_aside(old.name):
+        elif _is_aside(old.name) or _is_tuning(old.name):
             old.unlink(missing_ok=True)
 
 
@@ -234,7 +236,10 @@ def is_replaceable(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}
-    ours = all(name in (MANIFEST, COLLECTING, LOCK) or _DATA.fullmatch(name) or _is_aside(name) for name in names)
+    ours = all(
+        name in (MANIFEST, COLLECTING, LOCK) or _DATA.fullmatch(name) or _is_aside(name) or _is_tuning(name)
+        for name in names
+    )
     known = MANIFEST not in names or any(_DATA.fullmatch(name) for name in names) or _is_readable(folder)
     return ours and known and _is_ledger(folder / COLLECTING)
 
@@ -271,6 +276,10 @@ def _is_ledger(folder: Path) -> bool:
 
 def _is_aside(name: str) -> bool:
     return name.startswith(MANIFEST) and name.endswith(".tmp")
+
+
+def _is_tuning(name: str) -> bool:
+    return name in (TUNING, f"{TUNING}-wal", f"{TUNING}-shm")
 
 
 def _digest_manifest(manifest: Mapping[str, Any]) -> str:

@@ -58,6 +58,7 @@ class Tuning:
         expected_recall: Top-k-Recall to expect of it, in 0..1: the mean over queries of what is reached by the choice
             that the *other* queries make, so that choosing does not flatter. Of the best k items that any trial found:
             where all trials miss an item it counts for none.
+        interval: of that, 95% by bootstrap over the queries; None of an index that an earlier version tuned.
         queries: how many it was chosen on.
         calls: CE calls that choosing cost.
         trials: all that was compared.
@@ -73,6 +74,7 @@ class Tuning:
     calls: int
     trials: tuple[Trial, ...]
     calibration: Calibration | None = None
+    interval: tuple[float, float] | None = None
 
 
 def candidates(items: ItemModel | None, *, has_query_vectors: bool) -> list[str]:
@@ -172,7 +174,7 @@ def tune(
             "allow more calls or a lower target"
         )
     by_others = [_choice(plan, column, target_recall) for column in others.T]
-    expected = np.mean([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
+    by_each = np.array([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
     trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
     chosen, calibration = method_named(plan[best][0]), None
     if can_tell(chosen, task.item_model):  # else dense rows would tell nothing, and none is bought
@@ -190,7 +192,15 @@ def tune(
         calibration = Calibration.fitted(expected_then, np.vstack([exact, share * pooled[exact_queries:]]), within)
     elif exact_queries:
         told(steps, steps)
-    return Tuning(*plan[best], k, float(expected), len(task.queries), scorer.calls, trials, calibration)
+    expected, interval = float(by_each.mean()), _interval(by_each)
+    return Tuning(*plan[best], k, expected, len(task.queries), scorer.calls, trials, calibration, interval)
+
+
+def _interval(values: FloatArray) -> tuple[float, float]:
+    """95% bootstrap interval of the mean."""
+    resampled = np.random.default_rng(0).integers(len(values), size=(2_000, len(values)))
+    low, high = np.quantile(values[resampled].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from crossknn.cli.models import absolute, around_encoder, open_scorer
 from crossknn.cli.options import reader
 from crossknn.errors import InputError, ScorerError, WriteError
 from crossknn.files import sole_writer
+from crossknn.scorers import cache_entries
 from crossknn.scorers.http import VLLM, Cohere, HTTPScorer, Jina, RerankAPI
 from crossknn.search import METHODS
 from crossknn.server import ServerOptions
@@ -226,10 +227,17 @@ def test_tune_chooses_and_search_obeys(folder: Path) -> None:
     tune = ("tune", "x.crossknn", *SCORED, "--queries", "dev.txt", "-k", "2", "--budget", "8")
     shown = run(*tune).output
     assert "measured on 6 queries" in shown  # "green" is a train query as well
-    tuned = json.loads(run(*tune, "--json").output)
+    tuned = json.loads(run(*tune, "--json").stdout)
     assert f"searched by {tuned['method']} with 8 calls" in shown
+    low, high = tuned["interval"]
+    assert low <= tuned["expected_recall"] <= high
+    assert f"({100 * low:.1f} to {100 * high:.1f})" in shown
     assert json.loads(run(*SEARCH, "red", "--json", "-k", "2").output)["calls"] == 8
     assert "no method reaches" in run(*tune[:-1], "2", "--target-recall", "0.999", exit_code=1).output
+    paid_for = folder / "x.crossknn" / storage.TUNING
+    assert cache_entries(paid_for)[0].n_scores > 6 * 2  # for the next run, which ends this
+    run(*tune)
+    assert not list(paid_for.parent.glob(f"{storage.TUNING}*"))
     assert (
         "learned from every query" in run("tune", "x.crossknn", *SCORED, "--queries", "train.csv", exit_code=1).output
     )
@@ -649,6 +657,15 @@ def test_verify_finds_a_flipped_bit_in_any_file(folder: Path) -> None:
         assert "damaged" in run("verify", "x.crossknn", exit_code=1).stderr
         path.write_bytes(content)
     run("verify", "x.crossknn")
+
+
+def test_the_longest_input_may_stand_behind_a_model(folder: Path, tiny: Any) -> None:
+    spec = f"{tiny.cross_encoder(folder / 'ce').name}#max_length=20"
+    assert open_scorer(spec).fingerprint.model.endswith("max_length=20")
+    assert absolute(spec) == str(folder.resolve() / spec)
+    for wrong, message in (("max_length=7", "8 or more"), ("max_length=x", "8 or more"), ("float16", "exported in")):
+        with pytest.raises(InputError, match=message):
+            open_scorer(f"ce#{wrong}")
 
 
 @pytest.mark.parametrize(

@@ -143,3 +143,6 @@ def test_the_longest_input_is_read_from_the_configs(
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(tokenizer_config))
     assert OnnxScorer(tmp_path).fingerprint.model.endswith(f"max_length={expected}")
+    if positions := config.get("max_position_embeddings"):
+        with pytest.raises(InputError, match=f"max_length is {positions + 1}, and .* takes {positions} tokens"):
+            OnnxScorer(tmp_path, OnnxOptions(max_length=positions + 1))

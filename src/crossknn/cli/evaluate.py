@@ -22,6 +22,7 @@ from crossknn.cli.options import (
     drawn,
     fitting,
     reader,
+    unlearned,
 )
 from crossknn.cli.terminal import deliver, notes, one_line_errors, progress_bar
 from crossknn.errors import InputError
@@ -68,13 +69,12 @@ def evaluate_command(
     """Compare search methods with each other against the cross-encoder's exact top k.
 
     The exact top k costs one call for every (query, item) pair. It is kept in the output folder; an interrupted run
-    goes on from there.
+    goes on from there. Queries that the index has learned from are left out.
 
     Example: [bold]crossknn evaluate codes.crossknn --queries test.jsonl --limit 50 --out report/[/bold]
     """
     opened = reader(index, scorer, first_stage, device, cache_file)()
-    rows = read_queries(queries)
-    rows = drawn(rows, limit, seed)
+    rows = drawn(unlearned(opened, read_queries(queries), queries, "evaluation"), limit, seed)
     labels = labels_of(rows)
     judged = None if qrels is None else judgements(rows, read_qrels(qrels), qrels)
     if (out_folder / MANIFEST).exists():
@@ -85,7 +85,9 @@ def evaluate_command(
     }
     options = EvaluationOptions(ks=k, budgets=_within(budget, len(opened)), methods=methods, seed=seed)
     make_folder(out_folder)
-    notes.print(f"exact top k: {len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls")
+    there = ", less those that are there" if (out_folder / "exact").exists() else ""
+    calls = f"{len(rows):,} queries x {len(opened):,} items = {len(rows) * len(opened):,} calls{there}"
+    notes.print(f"exact top k: {calls}")
     texts = [row.text for row in rows]
     with progress_bar("scoring") as progress:
         report = evaluate(

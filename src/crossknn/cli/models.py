@@ -34,8 +34,9 @@ from crossknn.scorers.base import checked_scores
 
 SCORER_HELP = (
     "Cross-encoder: a folder with model.onnx, 'st:NAME' for sentence-transformers (on a GPU in half precision: "
-    "'st:NAME#float16'), a rerank service ('tei:URL', 'vllm:URL#MODEL', 'cohere:MODEL', 'jina:MODEL'; its key in "
-    "CROSSKNN_API_KEY), 'python:MODULE:NAME' for a scorer object of yours, or 'demo'."
+    "'st:NAME#float16'), either with '#max_length=512' behind for what is cut; a rerank service ('tei:URL', "
+    "'vllm:URL#MODEL', 'cohere:MODEL', 'jina:MODEL'; its key in CROSSKNN_API_KEY), 'python:MODULE:NAME' for a scorer "
+    "object of yours, or 'demo'."
 )
 FIRST_STAGE_HELP = (
     "Cheap retrieval: 'bm25', 'tfidf', a folder with a bi-encoder's model.onnx, 'st:NAME', 'random', or 'demo'; with "
@@ -78,11 +79,10 @@ def open_scorer(spec: str, device: str = "cpu", cache: Path | None = None, *, na
 
 def _open_scorer(spec: str, device: str, *, named: bool) -> Scorer:
     kind, _, name = spec.partition(":")
-    if spec == "demo":
-        return OnnxScorer(demo_folder("cross_encoder"), OnnxOptions(device=device))
     if kind == "st" and name:
-        model, _, dtype = (name, "", "") if Path(name).is_dir() else name.partition("#")
-        return SentenceTransformersScorer(model, device=device, dtype=dtype or "float32")
+        model, said = _split(name)
+        dtype, max_length = _settings(said)
+        return SentenceTransformersScorer(model, device=device, dtype=dtype or "float32", max_length=max_length)
     if kind == "python" and name:
         if not named:
             raise IndexFileError(
@@ -92,12 +92,41 @@ def _open_scorer(spec: str, device: str, *, named: bool) -> Scorer:
         return _python_scorer(name)
     if kind in ("tei", "vllm", "cohere", "jina") and name:
         return _service(kind, name, named=named)
-    if Path(spec).is_dir():
-        return OnnxScorer(spec, OnnxOptions(device=device))
+    folder, said = _split(spec)
+    if folder == "demo" or Path(folder).is_dir():
+        dtype, max_length = _settings(said)
+        if dtype is not None:
+            raise InputError(f"{spec}: an ONNX model has the precision it was exported in; leave out {dtype!r}")
+        options = OnnxOptions(device=device, max_length=max_length)
+        return OnnxScorer(demo_folder("cross_encoder") if folder == "demo" else folder, options)
     raise InputError(
         f"no scorer {spec!r}: there is no such folder, and it is not st:NAME[#DTYPE], tei:URL, vllm:URL#MODEL, "
         "cohere:MODEL, jina:MODEL, python:MODULE:NAME or demo"
     )
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A model's name or folder, and what stands behind ``#``."""
+    model, _, said = (name, "", "") if Path(name).is_dir() else name.partition("#")
+    return model, said
+
+
+def _settings(said: str) -> tuple[str | None, int | None]:
+    """Precision and longest input, of ``float16,max_length=512`` or one of these.
+
+    Raises:
+        InputError: a length that is no number.
+    """
+    dtype, max_length = None, None
+    for part in filter(None, said.split(",")):
+        key, is_length, value = part.partition("max_length=")
+        if not is_length:
+            dtype = part
+        elif key or not value.isdecimal() or int(value) < 8:
+            raise InputError(f"max_length takes a number of tokens, 8 or more, as in #max_length=512; got {part!r}")
+        else:
+            max_length = int(value)
+    return dtype, max_length
 
 
 def open_first_stage(spec: str, device: str = "cpu", scorer: Scorer | None = None) -> FirstStage:
@@ -198,11 +227,12 @@ def absolute(spec: str) -> str:
         tokens, vectors = _late_parts(spec)
         return f"late:{absolute(tokens)}" + ("" if vectors == tokens else f"+{absolute(vectors)}")
     if kind == "st":
-        model, mark, dtype = (name, "", "") if Path(name).is_dir() else name.partition("#")
-        return f"st:{absolute(model)}{mark}{dtype}"
+        return f"st:{absolute(name)}"
     if kind in ("hybrid", "states"):
         return f"{kind}:{absolute(name)}"
-    return str(Path(spec).resolve()) if spec not in _KEYWORDS and Path(spec).is_dir() else spec
+    folder, said = _split(spec)
+    known = folder not in _KEYWORDS and Path(folder).is_dir()
+    return str(Path(folder).resolve()) + (f"#{said}" if said else "") if known else spec
 
 
 def demo_folder(model: str) -> Path:

@@ -13,8 +13,10 @@ import numpy as np
 import typer
 
 from crossknn.cli.models import FIRST_STAGE_HELP, SCORER_HELP, open_first_stage, open_scorer
+from crossknn.cli.terminal import notes
 from crossknn.errors import InputError
 from crossknn.index import Index
+from crossknn.inputs import Query
 from crossknn.scorers import CachedScorer
 from crossknn.search import METHODS, SearchMethod, Shortlist, method_named, settings_of, with_settings
 from crossknn.storage import read_manifest
@@ -62,6 +64,22 @@ def drawn(rows: Sequence[T], limit: int | None, seed: int) -> list[T]:
     if limit is None or limit >= len(rows):
         return list(rows)
     return [rows[n] for n in np.sort(np.random.default_rng(seed).choice(len(rows), limit, replace=False))]
+
+
+def unlearned(index: Index, rows: Sequence[Query], file: Path, what: str) -> list[Query]:
+    """Those of a file's queries that the index has not learned from: on the others it would flatter itself.
+
+    Raises:
+        InputError: it has learned from all of them.
+    """
+    learned = set(index.train_queries)
+    others = [row for row in rows if row.text not in learned]
+    if rows and not others:
+        raise InputError(f"the index has learned from every query of {file}; {what} needs others")
+    if len(others) < len(rows):
+        left_out = len(rows) - len(others)
+        notes.print(f"note: the index has learned from {left_out:,} of the {len(rows):,} queries, which are left out")
+    return others
 
 
 def reader(

@@ -10,12 +10,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, Json, ScorerSpec, drawn, reader
+from crossknn.cli.options import Cache, Device, FirstStageSpec, IndexPath, Json, ScorerSpec, drawn, reader, unlearned
 from crossknn.cli.terminal import one_line_errors, out, progress_bar, tuning_table
-from crossknn.errors import InputError
 from crossknn.files import sole_writer
 from crossknn.inputs import read_queries
-from crossknn.storage import read_manifest
+from crossknn.storage import TUNING, read_manifest
 
 
 @one_line_errors
@@ -45,17 +44,17 @@ def tune_command(
 ) -> None:
     """Compare ways to search an index on your queries, keep the best with the index, and say what to expect of it.
 
+    What is scored is kept until it is done: run again after an interruption, or for a target that was out of reach, it
+    pays for no pair twice.
+
     Example: [bold]crossknn tune codes.crossknn --queries dev.jsonl --budget 100[/bold]
     """
-    every = dict.fromkeys(row.text for row in read_queries(queries))
+    rows = read_queries(queries)
     read_manifest(index)  # nothing is written where there is no index
     with sole_writer(index):  # from before a call is spent: the result can be kept, and no other build is undone
-        opened = reader(index, scorer, first_stage, device, cache_file)()
-        learned = set(opened.train_queries)
-        texts = [text for text in every if text not in learned]
-        if not texts:
-            raise InputError(f"the index has learned from every query of {queries}; tuning needs others")
-        texts = drawn(texts, limit, seed)
+        opened = reader(index, scorer, first_stage, device, cache_file or index / TUNING)()
+        others = dict.fromkeys(row.text for row in unlearned(opened, rows, queries, "tuning"))
+        texts = drawn(list(others), limit, seed)
         with progress_bar("trying") as progress:
             tuning = opened.tune(
                 texts, k=k, budget=budget, target_recall=target_recall, exact_queries=exact, progress=progress
@@ -67,9 +66,10 @@ def tune_command(
         opened.save(index, locked=True)
     if as_json:
         return
+    told = " to ".join(f"{100 * end:.1f}" for end in tuning.interval or ())
     out.print(
         f"{escape(str(index))} is now searched by [bold]{tuning.method}[/bold] with {tuning.budget} calls: "
-        f"expect to find {tuning.expected_recall:.1%} of the cross-encoder's top {k}\n"
+        f"expect to find {tuning.expected_recall:.1%} ({told}) of the cross-encoder's top {k}\n"
         f"(measured on {tuning.queries} queries with {tuning.calls:,} calls, against the best that any way found)",
         highlight=False,
         soft_wrap=True,

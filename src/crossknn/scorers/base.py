@@ -90,7 +90,7 @@ def warn_of_truncation(cut: int, n: int, max_length: int, what: str = "pairs") -
     """Said by scorers that cut pairs, the first time they do, and by those that cut items that they read."""
     warnings.warn(
         f"{cut} of {n} {what} are longer than {max_length} tokens and were cut; "
-        "shorten the items, or raise the scorer's max_length if the model allows",
+        "shorten the items, or raise the scorer's max_length (--scorer NAME#max_length=512) if the model allows",
         CrossKNNWarning,
         stacklevel=3,
     )

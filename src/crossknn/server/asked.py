@@ -85,10 +85,7 @@ def _mask(asked: SearchRequest, served: Served, most: int) -> np.ndarray | None:
     mask = np.full(len(positions), ids.only is None)
     mask[[positions[i] for i in ids.only or []]] = True
     mask[[positions[i] for i in ids.without]] = False
-    mask &= served.index.metadata.mask(asked.filter or {})
-    if not mask.any():
-        raise InputError("the filter leaves no item")
-    return mask
+    return mask & served.index.metadata.mask(asked.filter or {})
 
 
 def _size(condition: Any) -> int:
