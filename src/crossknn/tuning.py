@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from crossknn.search import (
     Progress,
     RecallTarget,
     Rounds,
+    SearchMethod,
     Task,
     check_searches,
     method_named,
@@ -129,6 +130,57 @@ def tune(
     Cost: each pair that any trial looks at, once; in practice some ``5`` to ``10 budget`` per query. All items for each
     of the exact queries, where the chosen method knows how sure it is.
     """
+    names = _checked(task, k, budget, target_recall, methods, exact_queries)
+    budgets = [budget] if target_recall is None else sorted({b for b in _BUDGETS if k <= b < budget} | {budget})
+    plan = [(name, b) for b in budgets for name in names]
+    within = min(k, task.first_stage_scores.shape[1])  # hits that there can be
+    scorer, told = _Remembering(task), progress or (lambda done, total: None)
+    found: dict[tuple[str, int], FloatArray] = {}
+    trials = [*plan, *((name, _DEEPER * budget) for name in names)]
+    steps = len(trials) + exact_queries
+    for n, (name, calls) in enumerate(trials):
+        searches = (run_rounds(method_named(name), some, calls) for _, some in scorer.parts())
+        found[name, calls] = np.vstack([search.scores for search in searches])
+        told(n + 1, steps)
+    every = np.arange(len(task.queries))
+    reached = np.array(scorer.recalls([found[trial] for trial in plan], within, every))
+    best = _choice(plan, reached.mean(axis=1), target_recall)
+    if best is None:
+        raise InputError(
+            f"no method reaches a recall of {target_recall:g} with {budget} calls; the best is "
+            f"{reached.mean(axis=1).max():.3f}: allow more calls or a lower target"
+        )
+    others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
+    by_others = [_choice(plan, column, target_recall) for column in others.T]
+    by_each = np.array([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
+    chosen, calibration = method_named(plan[best][0]), None
+    if can_tell(chosen, task.item_model):  # else dense rows would tell nothing, and none is bought
+        calibration = _calibrated(
+            chosen, scorer, within, budget, exact_queries, lambda row: told(len(trials) + row + 1, steps)
+        )
+    elif exact_queries:
+        told(steps, steps)
+    return Tuning(
+        *plan[best],
+        k,
+        float(by_each.mean()),
+        len(task.queries),
+        scorer.calls,
+        tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, reached.mean(axis=1), strict=True)),
+        calibration,
+        _interval(by_each),
+    )
+
+
+def _checked(
+    task: Task,
+    k: int,
+    budget: int,
+    target_recall: float | None,
+    methods: Sequence[str] | None,
+    exact_queries: int,
+) -> Sequence[str]:
+    """The methods' names, before anything is paid."""
     if len(task.queries) < 2:
         raise InputError(
             f"tuning compares methods on queries that the index has not learned from; there are {len(task.queries)}: "
@@ -148,52 +200,30 @@ def tune(
             check_searches(method_named(name), task, budget)
         except InputError as error:
             raise InputError(f"{name} cannot be compared: {error}") from error
-    budgets = [budget] if target_recall is None else sorted({b for b in _BUDGETS if k <= b < budget} | {budget})
-    plan = [(name, b) for b in budgets for name in names]
-    deep = [(name, _DEEPER * budget) for name in names]
-    within = min(k, task.first_stage_scores.shape[1])  # hits that there can be
-    scorer = _Remembering(task)
-    starts = range(0, len(task.queries), _AT_ONCE)
-    parts = [np.arange(start, min(start + _AT_ONCE, len(task.queries))) for start in starts]
-    found: dict[tuple[str, int], FloatArray] = {}
-    told = progress or (lambda done, total: None)
-    n_trials = len(plan) + len(deep)
-    steps = n_trials + exact_queries
-    for n, (name, calls) in enumerate([*plan, *deep]):
-        searches = (run_rounds(method_named(name), replace(task.rows(p), scorer=scorer), calls) for p in parts)
-        found[name, calls] = np.vstack([progress.scores for progress in searches])
-        told(n + 1, steps)
-    every = np.arange(len(task.queries))
-    reached = np.array(scorer.recalls([found[trial] for trial in plan], within, every))
-    others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
-    means = reached.mean(axis=1)
-    best = _choice(plan, means, target_recall)
-    if best is None:
-        raise InputError(
-            f"no method reaches a recall of {target_recall:g} with {budget} calls; the best is {means.max():.3f}: "
-            "allow more calls or a lower target"
-        )
-    by_others = [_choice(plan, column, target_recall) for column in others.T]
-    by_each = np.array([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
-    trials = tuple(Trial(*trial, float(mean)) for trial, mean in zip(plan, means, strict=True))
-    chosen, calibration = method_named(plan[best][0]), None
-    if can_tell(chosen, task.item_model):  # else dense rows would tell nothing, and none is bought
-        watches = [_Watch(RecallTarget(chosen, None, within), part) for part in parts]
-        for watch in watches:
-            some = replace(task.rows(watch.part), scorer=scorer)
-            run(Rounds(chosen, some, budget, stop=watch), some)
-        pooled = np.vstack([watch.recall(scorer) for watch in watches])
-        for row in range(exact_queries):
-            scorer.complete(row)
-            told(n_trials + row + 1, steps)
-        exact = np.vstack([watch.recall(scorer) for watch in watches])[:exact_queries]
-        share = exact.sum() / max(pooled[:exact_queries].sum(), 1e-9) if exact_queries else 1.0
-        expected_then = np.vstack([watch.expected() for watch in watches])
-        calibration = Calibration.fitted(expected_then, np.vstack([exact, share * pooled[exact_queries:]]), within)
-    elif exact_queries:
-        told(steps, steps)
-    expected, interval = float(by_each.mean()), _interval(by_each)
-    return Tuning(*plan[best], k, expected, len(task.queries), scorer.calls, trials, calibration, interval)
+    return names
+
+
+def _calibrated(
+    method: SearchMethod,
+    scorer: _Remembering,
+    k: int,
+    budget: int,
+    exact_queries: int,
+    completed: Callable[[int], None],
+) -> Calibration:
+    """Searches that go on to the budget, what they expect after each round against what they have."""
+    watches = []
+    for part, some in scorer.parts():
+        watches.append(_Watch(RecallTarget(method, None, k), part))
+        run(Rounds(method, some, budget, stop=watches[-1]), some)
+    pooled = np.vstack([watch.recall(scorer) for watch in watches])
+    for row in range(exact_queries):
+        scorer.complete(row)
+        completed(row)
+    exact = np.vstack([watch.recall(scorer) for watch in watches])[:exact_queries]
+    share = exact.sum() / max(pooled[:exact_queries].sum(), 1e-9) if exact_queries else 1.0
+    expected = np.vstack([watch.expected() for watch in watches])
+    return Calibration.fitted(expected, np.vstack([exact, share * pooled[exact_queries:]]), k)
 
 
 def _interval(values: FloatArray) -> tuple[float, float]:
@@ -258,6 +288,12 @@ class _Remembering(BoundScorer):
         self._all: dict[
             int, FloatArray
         ] = {}  # (n_items,) of queries that are known whole, NaN where nothing is allowed
+
+    def parts(self) -> Iterator[tuple[IntArray, Task]]:
+        """The queries that are searched together, some at a time, and a task of them that pays for a pair once."""
+        for start in range(0, len(self._task.queries), _AT_ONCE):
+            part = np.arange(start, min(start + _AT_ONCE, len(self._task.queries)))
+            yield part, replace(self._task.rows(part), scorer=self)
 
     @property
     def calls(self) -> int:
