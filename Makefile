@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Up to four tests at a time, each on one core: what they solve is too small for more.
+TESTS := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-torch test-browser test-integrations lint constraints clean
 
@@ -10,17 +12,17 @@ demo: $(VENV)/.demo  ## Build an index of ICD-10-CM with a real cross-encoder an
 	$(BIN)/crossknn demo
 
 test: $(VENV)/.dev lint  ## Lint, types and tests, without torch; what needs torch is not covered here
-	$(BIN)/python -m pytest --cov=crossknn --cov-fail-under=90
+	$(TESTS) --cov=crossknn --cov-fail-under=90
 
 test-torch: $(VENV)/.torch  ## The tests that need torch and sentence-transformers
-	$(BIN)/python -m pytest -m torch
+	$(TESTS) -m torch
 
 test-browser: $(VENV)/.browser  ## The page in Chromium (Debian's; installed where apt may)
 	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y chromium; }
 	$(BIN)/python -m pytest -m browser tests/browser
 
 test-integrations: $(VENV)/.integrations  ## The retrievers for LangChain, LlamaIndex, Haystack, PyTerrier; GAR against PyTerrier's
-	$(BIN)/python -m pytest -m integrations tests/integrations tests/search
+	$(TESTS) -m integrations tests/integrations tests/search
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

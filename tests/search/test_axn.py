@@ -118,7 +118,7 @@ def highest_bounds(
 
 @pytest.mark.parametrize("ucb", [0.5, 2.0])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("n_items", "size"), [(60, 5), (2000, 5), (2000, 120)])
+@pytest.mark.parametrize(("n_items", "size"), [(60, 5), (2000, 5), (1200, 120)])
 def test_with_ucb_the_next_items_are_those_of_the_highest_confidence_bounds(
     make_task: Any, ucb: float, masked: bool, n_items: int, size: int
 ) -> None:
