@@ -143,7 +143,9 @@ def stopping_table(measured: dict[str, Any], *, calibrated: bool = False) -> str
     """What a target of 95% leads to, and how near the expected recall is to the true one at a fixed budget."""
     rows = []
     for system, at in measured["systems"].items():
-        at = at["calibrated"] if calibrated else at
+        at = at.get("calibrated") if calibrated else at
+        if at is None:
+            continue
         for k in (1, 10, 100):
             (row,) = (r for r in at["stopping"] if r["k"] == k and r["target"] == 0.95)
             low, high = row["calls_saved_95"]

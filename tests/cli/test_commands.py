@@ -696,7 +696,8 @@ def test_a_service_needs_a_model_and_an_address() -> None:
 
 
 def test_any_method_of_the_library_may_be_named(folder: Path) -> None:
-    assert all(name in run("evaluate", "--help").output.replace("\n", " ") for name in METHODS)
+    told = run("evaluate", "--help").output.replace("\n", " ")
+    assert all(name in told for name in METHODS)
     run(*BUILD, "--queries", "train.csv", "--top", "5", "--uniform", "5")
     methods = ("rerank", "axn-r5", "axn", "gar-r3")
     chosen = [part for name in methods for part in ("--method", name)]
