@@ -166,6 +166,7 @@ def against_plain_search(rounds: int, tokens: str | None) -> dict[str, object]:
         "axn": ("axn", index),
         "bayes": ("bayes", learned),
         "bayes-ucb": ("bayes-ucb", learned),
+        "bayes-ucb-r50": ("bayes-ucb-r50", learned),
         "bayes/hybrid": ("bayes", of_both),
         "bayes-ucb/hybrid": ("bayes-ucb", of_both),
     }

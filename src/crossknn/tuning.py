@@ -80,15 +80,15 @@ class Tuning:
 
 def candidates(items: ItemModel | None, *, has_query_vectors: bool) -> list[str]:
     """Names of the methods that are compared unless others are named: several rounds, mixings and first rounds of those
-    that can search an index."""
+    that can search an index, the one that searches it untuned first."""
     if items is None:
         return ["rerank"]
-    names = ["rerank", "axn-r5", "axn", "axn-r20", "axn-paper"]
+    names = ["axn", "axn-r20", "axn-r5"]
     if items.noise is not None:
-        names += ["bayes-r10", "bayes", "bayes-ucb"]
+        names = ["bayes", "bayes-ucb", "bayes-ucb-r50", "bayes-r10", *names]
     if has_query_vectors:
-        names += ["axn-paper-r10-m0.5", "axn-paper-r10-m0.8", "axn-r5/vectors", "axn/vectors", "rerank/vectors"]
-    return names
+        names += ["axn/vectors", "axn-r5/vectors", "axn-paper-r10-m0.8", "axn-paper-r10-m0.5"]
+    return [*names, "axn-paper", *(["rerank/vectors"] if has_query_vectors else []), "rerank"]
 
 
 def tune(
@@ -105,7 +105,8 @@ def tune(
 
     Every method is run at the budget and three times deeper; the best k items that any of them found stand for the
     exact top k (pooling, as TREC judges). Without a target the method with the highest recall at the budget is chosen;
-    with one, the method and budget that reach it with the fewest calls. Of equals, the first in ``methods``.
+    with one, the method and budget that reach it with the fewest calls. Where the best is ahead of an earlier one in
+    ``methods`` by no more than a standard error, that is taken.
 
     Args:
         task: the queries; at least 2.
@@ -144,14 +145,13 @@ def tune(
         told(n + 1, steps)
     every = np.arange(len(task.queries))
     reached = np.array(scorer.recalls([found[trial] for trial in plan], within, every))
-    best = _choice(plan, reached.mean(axis=1), target_recall)
+    best = _choice(plan, reached, target_recall)
     if best is None:
         raise InputError(
             f"no method reaches a recall of {target_recall:g} with {budget} calls; the best is "
             f"{reached.mean(axis=1).max():.3f}: allow more calls or a lower target"
         )
-    others = (reached.sum(axis=1, keepdims=True) - reached) / (len(task.queries) - 1)
-    by_others = [_choice(plan, column, target_recall) for column in others.T]
+    by_others = [_choice(plan, np.delete(reached, query, axis=1), target_recall) for query in every]
     by_each = np.array([reached[best if n is None else n, query] for query, n in enumerate(by_others)])
     chosen, calibration = method_named(plan[best][0]), None
     if can_tell(chosen, task.item_model):  # else dense rows would tell nothing, and none is bought
@@ -270,12 +270,22 @@ class _Watch:
         return reached
 
 
-def _choice(plan: Sequence[tuple[str, int]], recalls: FloatArray, target: float | None) -> int | None:
-    """The position of the best trial; None if none reaches the target."""
-    if target is None:
-        return int(np.argmax(recalls))
-    enough = [n for n, recall in enumerate(recalls) if recall >= target]
-    return min(enough, key=lambda n: (plan[n][1], -recalls[n], n)) if enough else None
+def _choice(plan: Sequence[tuple[str, int]], reached: FloatArray, target: float | None) -> int | None:
+    """The position of the trial that is taken, by what (n_trials, n_queries) have reached; None if none is good enough.
+
+    Of the fewest calls that will do, the first trial that is less than a standard error of their difference behind the
+    best (the one-standard-error rule of Breiman et al., *Classification and Regression Trees*, 1984, 3.4.3, on pairs).
+    """
+    means = reached.mean(axis=1)
+    enough = [n for n, mean in enumerate(means) if target is None or mean >= target]
+    if not enough:
+        return None
+    calls = min(plan[n][1] for n in enough)
+    able = [n for n in enough if plan[n][1] == calls]
+    best = max(able, key=lambda n: means[n])
+    behind = reached[best] - reached[able]
+    error = behind.std(axis=1, ddof=1) / np.sqrt(behind.shape[1]) if behind.shape[1] > 1 else np.zeros(len(able))
+    return able[int(np.argmax(behind.mean(axis=1) <= error + 1e-12))]
 
 
 class _Remembering(BoundScorer):
