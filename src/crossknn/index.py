@@ -361,7 +361,7 @@ class Index:
             k: how many hits; fewer if fewer items are allowed.
             budget: CE calls, at least k; None is :meth:`default_budget`: 100 or the tuned number, 500 with a target.
             target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
-                below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes``. How
+                below 1) of the exact top k; needs a method that knows how sure it is, as ``axn`` and ``bayes-ucb``. How
                 far that can be trusted: ``docs/results/stopping.md``.
             max_ms: once there are k hits, stop before a round that, as long for a call as the last one, would end later
                 than this many milliseconds after the search began.
@@ -555,7 +555,7 @@ class Index:
         return RecallTarget(method, recall, k, tuning.calibration if tuning is not None and fits else None)
 
     def default_method(self) -> SearchMethod:
-        """The tuned one. Untuned: ``bayes`` over a learned prior, AXN over other item vectors, else reranking."""
+        """The tuned one. Untuned: ``bayes-ucb`` over a learned prior, AXN over other item vectors, else reranking."""
         return untuned_method(self.item_model) if self.tuning is None else method_named(self.tuning.method)
 
     def default_budget(self, k: int = 1, target_recall: float | None = None) -> int:

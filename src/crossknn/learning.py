@@ -20,7 +20,7 @@ from crossknn.prepared import PreparedItems
 from crossknn.scores import Pairs, PerQuery, Plan, ScoreMatrix, collect_scores
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.scores.representatives import representatives
-from crossknn.search import Task, untuned_method
+from crossknn.search import METHODS, Task
 from crossknn.search.refinement import next_pairs
 
 _SECOND_PASS = 50
@@ -247,7 +247,8 @@ def _next(
         row = slice(query, query + 1)
         return items.task(queries[row], model, None if query_vectors is None else query_vectors[row])
 
-    pairs = next_pairs(untuned_method(model), task_of, scores, options.second_pass)
+    by_means = METHODS["axn" if model.noise is None else "bayes"]  # bounds teach no more
+    pairs = next_pairs(by_means, task_of, scores, options.second_pass)
     return pairs if options.max_calls is None else pairs.capped(options.max_calls - len(scores.values))
 
 

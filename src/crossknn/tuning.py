@@ -85,7 +85,7 @@ def candidates(items: ItemModel | None, *, has_query_vectors: bool) -> list[str]
         return ["rerank"]
     names = ["axn", "axn-r20", "axn-r5"]
     if items.noise is not None:
-        names = ["bayes", "bayes-ucb", "bayes-ucb-r50", "bayes-r10", *names]
+        names = ["bayes-ucb", "bayes", "bayes-ucb-r50", "bayes-r10", *names]
     if has_query_vectors:
         names += ["axn/vectors", "axn-r5/vectors", "axn-paper-r10-m0.8", "axn-paper-r10-m0.5"]
     return [*names, "axn-paper", *(["rerank/vectors"] if has_query_vectors else []), "rerank"]

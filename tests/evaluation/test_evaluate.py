@@ -174,11 +174,11 @@ def test_unless_others_are_named_those_that_can_search_the_index_are_compared(pr
     options = EvaluationOptions(ks=(1,), budgets=(10,))
     over = {
         "nothing learned": (index, ["rerank", "axn-paper", "axn"]),
-        "a learned prior": (index.learn(queries[6:]), ["rerank", "axn-paper", "axn", "bayes"]),
+        "a learned prior": (index.learn(queries[6:]), ["rerank", "axn-paper", "axn", "bayes-ucb"]),
         "no vectors": (Index.build(index.items, scorer=index.scorer, first_stage=RandomFirstStage()), ["rerank"]),
     }
     for name, (searched, methods) in over.items():
         report = evaluate(searched, queries[:6], folder=tmp_path / name, options=options)
         assert [cell.method for cell in report.cells] == methods
-    with pytest.raises(InputError, match="'bayes' is to be compared"):
-        evaluate(index, queries, folder=tmp_path, options=EvaluationOptions(pairs=[("bayes", "axn")]))
+    with pytest.raises(InputError, match="'bayes-ucb' is to be compared"):
+        evaluate(index, queries, folder=tmp_path, options=EvaluationOptions(pairs=[("bayes-ucb", "axn")]))

@@ -52,7 +52,7 @@ def evaluate_command(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is compared, the baseline first; rerank, axn-paper, axn and (over mf-side) bayes unless given. "
+            help="What is compared, the baseline first; or else rerank, axn-paper, axn and, over mf-side, bayes-ucb. "
             + METHOD_HELP
         ),
     ] = None,

@@ -33,13 +33,13 @@ _ORIGINS_OF_TOP = 10
 
 
 def default_methods(index: Index) -> dict[str, SearchMethod | System]:
-    """Retrieve-and-rerank as the baseline, AXN as in the paper and as it is by default, and ``bayes`` over a learned
-    prior: those of them that can search an index."""
+    """Retrieve-and-rerank as the baseline, AXN as in the paper and as it is by default, and ``bayes-ucb`` over a
+    learned prior: those of them that can search an index."""
     if index.item_model is None:
         return {"rerank": METHODS["rerank"]}
     names = ["rerank", "axn-paper", "axn"]
     if index.item_model.noise is not None:
-        names.append("bayes")
+        names.append("bayes-ucb")
     return {name: METHODS[name] for name in names}
 
 

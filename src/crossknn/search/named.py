@@ -35,11 +35,11 @@ METHODS: Mapping[str, SearchMethod] = {
 
 
 def untuned_method(item_model: ItemModel | None) -> SearchMethod:
-    """How an index is searched unless it was tuned: ``bayes`` over a learned prior, AXN over other item vectors, else
-    reranking."""
+    """How an index is searched unless it was tuned: ``bayes-ucb`` over a learned prior, AXN over other item vectors,
+    else reranking."""
     if item_model is None:
         return METHODS["rerank"]
-    return METHODS["axn" if item_model.noise is None else "bayes"]
+    return METHODS["axn" if item_model.noise is None else "bayes-ucb"]
 
 
 METHOD_PATTERN = r"(?P<method>[a-z]+(?:-[a-z]+)*)(?:-r(?P<rounds>\d+))?(?:-m(?P<mixing>0?\.\d+|[01]))?"
