@@ -30,7 +30,7 @@ def main() -> None:
         if end.code == _INTERRUPTED:  # typer's answer to KeyboardInterrupt
             os.write(
                 2,
-                b"interrupted; a build or an evaluation goes on from its finished shards when it is run again, "
+                b"interrupted; a build, an evaluation or a tuning goes on from what it has when it is run again, "
                 b"other commands from what --cache has kept\n",
             )
         raise
