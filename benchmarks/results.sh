@@ -17,6 +17,7 @@
 #     states    hidden states of the cross-encoder beside these, on all three
 #     ucb       upper confidence bounds in these searches, on all three
 #     best      train queries that stand for the others, and fifty rounds, on all three
+#     default   what a build and a search do unless told otherwise, beside expected scores, on all three
 #     ablations what each part of our system is worth on ICD-10-CM and HPO
 #     stopping  does the search know when to stop?
 #     sharing   one budget for many queries, on all three
@@ -25,7 +26,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=$1 work=$2
 shift 2
-steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ucb best ablations stopping sharing page}")
+steps=("${@:-exact choices icd dense hpo wordnet beyond distilled late states ucb best default ablations stopping sharing page}")
 results=benchmarks/results cache=$work/scores.sqlite
 mkdir -p "$work"
 export OPENBLAS_NUM_THREADS=1  # the systems of this size that a query solves take longer on two threads
@@ -166,6 +167,16 @@ best() {
         done
     done
     everywhere best "${options[@]}" -- "${systems[@]}"
+}
+
+default() {
+    local at ours options=() systems=()
+    for at in 10x125 2x100; do
+        ours=bayes-ucb/latestates:mf-side-refined@$at
+        systems+=("${ours/-ucb/}" "$ours")
+        options+=("--compare=$ours,${ours/-ucb/}")
+    done
+    everywhere default "${options[@]}" -- "${systems[@]}"
 }
 
 stopping() {

@@ -317,6 +317,7 @@ REPORT_OF = (
     | dict.fromkeys(("states", "stateserrors"), "states-")
     | dict.fromkeys(("ucb", "ucberrors"), "ucb-")
     | dict.fromkeys(("best", "besterrors"), "best-")
+    | dict.fromkeys(("default", "defaulterrors"), "default-")
     | dict.fromkeys(("beyond", "pairs", "errors", "gains"), "beyond-")
 )
 """Of which of a data set's reports a table is, where it is not that of the paper's systems."""
@@ -430,7 +431,7 @@ def content_of(marker: str) -> str:
     report = read(f"{REPORT_OF.get(kind, '')}{name}/report.json")
     made: dict[str, Callable[[], str]] = {
         "systems": lambda: systems_table(report, papers_systems(report)),
-        **dict.fromkeys(("beyond", "late", "states", "ucb", "best"), lambda: systems_table(report)),
+        **dict.fromkeys(("beyond", "late", "states", "ucb", "best", "default"), lambda: systems_table(report)),
         "gains": lambda: gains_table(report, ["axn", "axn:mf@10", "bayes:mf-side-refined@10x125"]),
         "offline": lambda: offline_table(report, [s for s in COSTLY if s in report["offline"]]),
         "rounds": lambda: rounds_table(report, ROUNDS),
@@ -438,7 +439,7 @@ def content_of(marker: str) -> str:
         "below": lambda: below_table(report),
         "pairs": lambda: pairs_table(report, own=False),
         **dict.fromkeys(
-            ("errors", "lateerrors", "stateserrors", "ucberrors", "besterrors"),
+            ("errors", "lateerrors", "stateserrors", "ucberrors", "besterrors", "defaulterrors"),
             lambda: pairs_table(report, own=False, error=True),
         ),
     }
