@@ -232,7 +232,8 @@ def _version(path: Path) -> int:
 
 
 def is_replaceable(folder: Path) -> bool:
-    """Whether a folder is empty, or an index, or what an unfinished build left: nothing of anybody else's is lost."""
+    """Whether a folder is empty, or an index, or what an unfinished build or tuning left: nothing of anybody else's is
+    lost."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}

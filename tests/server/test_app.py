@@ -90,8 +90,9 @@ def test_a_filter_is_on_the_items_metadata(serve: Serve, world: Any) -> None:
         refused = service.post("/search", asked | {"filter": conditions})
         assert refused.status_code == 422
         assert message in refused.json()["detail"]
-    for leaves_none in ({"half": 7}, {"half": 10**400}, {"half": {"gte": 10**400}}):
-        body = asked | {"filter": leaves_none}
+    filters = ({"half": 7}, {"half": 10**400}, {"half": {"gte": 10**400}})
+    for leaves_none in (*({"filter": conditions} for conditions in filters), {"ids": {"only": []}}):
+        body = asked | leaves_none
         (found,) = service.post("/search", body).json()["results"]
         assert (found["hits"], found["calls"]) == ([], 0)
         assert service.post("/search/stream", body).text.startswith("event: done")
