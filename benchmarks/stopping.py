@@ -28,13 +28,12 @@ from crossknn.first_stage import Dense
 from crossknn.index import Index
 from crossknn.scorers import CachedScorer, ReplayScorer
 from crossknn.search import Progress, Rounds, Task
-from crossknn.search.stopping import found_share, n_candidates
+from crossknn.search.stopping import fewest_calls, found_share, n_candidates
 
 KS, TARGETS, BUDGETS = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), (50, 100, 200, 500)
 SYSTEMS = (
     "axn",
     "bayes:mf-side-refined@10x125",
-    "bayes/latestates:mf-side-refined@10x125",
     "bayes-ucb/latestates:mf-side-refined@10x125",
 )
 
@@ -117,7 +116,7 @@ def readings(path: Trajectory, k: int, seed: int = 0) -> list[dict[str, Any]]:
     who knows the true recall would save of that."""
     calls, expected, true, rows = path.calls, path.expected, path.true, []
     for target in TARGETS:
-        enough = (expected >= target) & (calls >= k)
+        enough = (expected >= target) & (calls >= fewest_calls(k))
         at = np.where(enough.any(axis=1), enough.argmax(axis=1), len(calls) - 1)
         every = np.arange(len(at))
         spent, reached, thought = calls[at], true[every, at], expected[every, at]

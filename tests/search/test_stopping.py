@@ -185,6 +185,13 @@ def test_a_search_to_a_target_has_its_k_hits_and_tells_no_more_than_they_can_hol
     assert any(calls < 100 for calls, _ in told[-1])
 
 
+def test_a_prior_alone_stops_no_search() -> None:
+    task, _ = _drawn(12, 300, 8, seed=7)
+    search = Rounds(replace(KNOWS, rounds=20), task, 100, stop=RecallTarget(KNOWS, 0.01, 1))  # five items a round
+    run(search, task)
+    assert {progress.indices.shape[1] for progress in search.progress()} == {25}
+
+
 def test_a_calibrated_search_that_has_seen_all_is_sure(make_task: Any) -> None:
     task, _ = make_task(3, 9, 4)
     search = Rounds(KNOWS, task, 9, stop=RecallTarget(KNOWS, 0.99, 3, Calibration(0.6, 0.0)))
