@@ -361,8 +361,8 @@ class Index:
             k: how many hits; fewer if fewer items are allowed.
             budget: CE calls, at least k; None is :meth:`default_budget`: 100 or the tuned number, 500 with a target.
             target_recall: stop before the budget is spent, once the hits are expected to hold this share (above 0,
-                below 1) of the exact top k, after 25 calls at the earliest; needs a method that knows how sure it is, as
-                ``axn`` and ``bayes-ucb``. How far that can be trusted: ``docs/results/stopping.md``.
+                below 1) of the exact top k, after 25 calls at the earliest; needs a method that knows how sure it is,
+                as ``axn`` and ``bayes-ucb``. How far that can be trusted: ``docs/results/stopping.md``.
             max_ms: once there are k hits, stop before a round that, as long for a call as the last one, would end later
                 than this many milliseconds after the search began.
             method: how the budget is spent, or its name such as ``"axn-r5"``; None is :meth:`default_method`, or the

@@ -380,8 +380,8 @@ def growing_sizes(budget: int, rounds: int) -> list[int]:
     more where that has rounds of over 25 calls.
 
     They begin as large as in a search with 100 calls in so many rounds, and then have the share ``2 / rounds`` of what
-    was spent, 25 calls at most: 5 and a tenth for 20 rounds. Chosen on dev queries: to a target of .95 a search made 122
-    and 70 calls for the top 10 (HPO, ICD-10-CM) where rounds of 25 made 150 and 92, and 24 and 29 for the top item
+    was spent, 25 calls at most: 5 and a tenth for 20 rounds. Chosen on dev queries: to a target of .95 a search made
+    122 and 70 calls for the top 10 (HPO, ICD-10-CM) where rounds of 25 made 150 and 92, and 24 and 29 for the top item
     where these made 42 and 46 (it makes 25 at least since), at a recall of 1 point less at most but for one (2, of the
     top item).
     """
