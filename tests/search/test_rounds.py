@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from crossknn import AXN, BayesianRidge, Rerank, Shortlist
 from crossknn.errors import CrossKNNError, InputError, ScorerError
 from crossknn.search import GAR, Progress, Proposal, SearchMethod, Task, TouR, anncur, run_rounds
-from crossknn.search.rounds import growing_sizes, round_sizes
+from crossknn.search.sizes import growing_sizes, round_sizes
 
 _methods = st.one_of(
     st.builds(Rerank, st.sampled_from(["first stage", "item vectors"])),

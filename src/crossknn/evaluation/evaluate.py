@@ -25,7 +25,7 @@ from crossknn.index import Index
 from crossknn.scorers import CachedScorer
 from crossknn.scores.ledger import ProgressCallback
 from crossknn.search import METHODS, SearchMethod, check_searches
-from crossknn.search.rounds import round_sizes
+from crossknn.search.sizes import round_sizes
 
 _RATE = "calls_per_second.txt"
 _ORIGINS_OF_TOP = 10
