@@ -1,4 +1,4 @@
-# Everything runs in a virtual environment of its own; only Python (3.10 to 3.13) and make are needed.
+# Everything runs in a virtual environment of its own; only Python (3.10 to 3.14) and make are needed.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

@@ -183,6 +183,8 @@ def test_an_index_that_replaces_it_is_served_and_one_that_cannot_be_changes_noth
     _until(lambda: any("cannot be served" in line for line in said))
     assert client.info()["items"] == 57
     assert "new" in [hit.id for hit in client.search("small red dwarf", k=3, budget=12)]
+    process.kill()
+    told.join(10)  # before what it reads is closed
 
 
 class Folder:

@@ -11,7 +11,7 @@ from crossknn.arrays import BoolArray, FloatArray, IntArray
 from crossknn.errors import InputError, import_extra
 from crossknn.evaluation.measures import top_item_is_right
 
-RANKED = ("nDCG@10", "R@100")
+_RANKED = (("nDCG", 10), ("R", 100))
 _DEPTH = 100
 
 
@@ -77,8 +77,8 @@ class Judgements:
         for row, (of_query, items) in enumerate(zip(scores, indices, strict=True)):
             best = np.lexsort((items, -of_query))[:_DEPTH]
             run[str(row)] = {self._item_ids[items[n]]: float(len(best) - place) for place, n in enumerate(best)}
-        measures = [self._library.parse_measure(name) for name in RANKED]
-        found: dict[str, FloatArray] = {name: np.zeros(len(run)) for name in RANKED}
+        measures = [getattr(self._library, name) @ depth for name, depth in _RANKED]
+        found: dict[str, FloatArray] = {str(measure): np.zeros(len(run)) for measure in measures}
         for value in self._library.iter_calc(measures, self._qrels, run):
             found[str(value.measure)][int(value.query_id)] = value.value
         return found
