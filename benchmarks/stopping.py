@@ -31,11 +31,7 @@ from crossknn.search import Progress, Rounds, Task
 from crossknn.search.stopping import fewest_calls, found_share, n_candidates
 
 KS, TARGETS, BUDGETS = (1, 10, 100), (0.8, 0.9, 0.95, 0.98), (50, 100, 200, 500)
-SYSTEMS = (
-    "axn",
-    "bayes:mf-side-refined@10x125",
-    "bayes-ucb/latestates:mf-side-refined@10x125",
-)
+SYSTEMS = ("axn", "bayes:mf-side-refined@10x125", "bayes-ucb/latestates:mf-side-refined@10x125")
 
 
 @dataclass

@@ -35,7 +35,6 @@ from crossknn.factorization.item_model import ItemModel
 from crossknn.search.rounds import Progress, SearchMethod, Task
 
 _DEGREES_OF_FREEDOM = 20
-_FEWEST_CALLS = 25
 _AS_EXPECTED = 3.0
 """Items that entered the k best as was expected, before any did: how much is believed of the Gaussian tails."""
 
@@ -202,7 +201,7 @@ def fewest_calls(k: int) -> int:
     is 98.4 and 98.2 for 96.7 and 95.8. Doubting a prior in proportion to ``c / |A|`` did as much, but told less than
     was found.
     """
-    return max(k, _FEWEST_CALLS)
+    return max(k, 25)
 
 
 def can_tell(method: SearchMethod, items: ItemModel | None) -> TypeGuard[Believer]:
